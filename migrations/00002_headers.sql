@@ -1,0 +1,27 @@
+-- +goose Up
+-- +goose StatementBegin
+-- headers_are_strings reports whether h is a JSON object whose names are HTTP
+-- tokens and whose values are strings without control characters.
+CREATE FUNCTION jetbox.headers_are_strings(h json) RETURNS boolean
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+	SELECT CASE WHEN json_typeof(h) <> 'object' THEN false ELSE (
+		SELECT coalesce(bool_and(
+			json_typeof(value) = 'string'
+			AND key ~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+$'
+			AND value #>> '{}' !~ '[\x01-\x08\x0a-\x1f\x7f]'), true)
+		FROM json_each(h)) END
+$$;
+
+-- headers_are_unreserved reports whether h leaves alone the names that the
+-- broker or jetbox acts on: a Nats-Rollup header would empty the stream.
+CREATE FUNCTION jetbox.headers_are_unreserved(h json) RETURNS boolean
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+	SELECT CASE WHEN json_typeof(h) <> 'object' THEN true ELSE
+		NOT EXISTS (SELECT FROM json_object_keys(h) AS name
+			WHERE lower(name) ~ '^(nats-|jetbox-|status$|description$)') END
+$$;
+-- +goose StatementEnd
+
+-- +goose Down
+DROP FUNCTION jetbox.headers_are_unreserved(json);
+DROP FUNCTION jetbox.headers_are_strings(json);

@@ -1,0 +1,50 @@
+-- +goose Up
+-- The ledger: one row per published batch, never updated. The newest row is the
+-- relay's position, and its primary key is the compare-and-swap that fences a
+-- relay which lost its lease.
+CREATE TABLE jetbox.relay_batch (
+	seq          bigint      PRIMARY KEY,
+	epoch        bigint      NOT NULL,
+	-- Raised by a replay; above zero it is part of the broker's message ID, so
+	-- that the duplicate window does not swallow what is published again.
+	generation   int         NOT NULL DEFAULT 0,
+	-- Everything visible in snap is published, unless a window is open: then
+	-- what is visible in prev_snap is, and of the rest the rows up to pos_id.
+	snap         pg_snapshot NOT NULL,
+	prev_snap    pg_snapshot,
+	pos_id       bigint,
+	n            int         NOT NULL,
+	first_id     bigint,
+	last_id      bigint,
+	-- {"JOBS": {"created": "2026-11-22T10:00:00Z", "last_seq": 42}}: the state of
+	-- each stream this batch went to, to notice later what the broker has lost.
+	streams      jsonb       NOT NULL DEFAULT '{}',
+	published_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	CONSTRAINT a_window_has_both_a_start_and_a_position
+		CHECK ((prev_snap IS NULL) = (pos_id IS NULL))
+) WITH (fillfactor = 100);
+
+-- The lease: which relay may publish, by this database's clock alone.
+CREATE TABLE jetbox.relay_lease (
+	only_one   boolean     PRIMARY KEY DEFAULT true CHECK (only_one),
+	epoch      bigint      NOT NULL,
+	owner      text        NOT NULL,
+	expires_at timestamptz NOT NULL
+) WITH (fillfactor = 10);
+INSERT INTO jetbox.relay_lease (epoch, owner, expires_at) VALUES (0, '', '-infinity');
+
+-- +goose StatementBegin
+-- summarize_outbox lets the BRIN of one child of the ring cover its newest pages;
+-- only the table's owner may, and the relay need not be that.
+CREATE FUNCTION jetbox.summarize_outbox(child int) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = jetbox, pg_temp AS $$
+	SELECT pg_catalog.brin_summarize_new_values(
+		pg_catalog.format('jetbox.outbox_%s_brin', child)::pg_catalog.regclass)
+$$;
+REVOKE EXECUTE ON FUNCTION jetbox.summarize_outbox(int) FROM PUBLIC;
+-- +goose StatementEnd
+
+-- +goose Down
+DROP FUNCTION jetbox.summarize_outbox(int);
+DROP TABLE jetbox.relay_lease;
+DROP TABLE jetbox.relay_batch;

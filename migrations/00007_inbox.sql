@@ -1,0 +1,84 @@
+-- +goose Up
+-- One row for each message a consumer has processed, written in the same
+-- transaction as the message's effects. day is the UTC day that a UUIDv7
+-- carries and -infinity for any other ID: a function of message_id, so that a
+-- duplicate always meets its original in one partition, and an old partition
+-- is dropped instead of vacuumed.
+CREATE TABLE jetbox.inbox (
+	message_id   uuid        NOT NULL,
+	consumer     text        NOT NULL,
+	day          date        NOT NULL,
+	subject      text        NOT NULL,
+	result       json,
+	processed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	PRIMARY KEY (message_id, consumer, day)
+) PARTITION BY RANGE (day);
+
+CREATE TABLE jetbox.inbox_foreign PARTITION OF jetbox.inbox
+	FOR VALUES FROM (MINVALUE) TO ('1970-01-01');
+
+-- The error of each attempt that failed, until the message is done or dead.
+CREATE TABLE jetbox.failed_attempt (
+	message_id uuid        NOT NULL,
+	consumer   text        NOT NULL,
+	attempt    int         NOT NULL,
+	error      text        NOT NULL,
+	failed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+	PRIMARY KEY (message_id, consumer, attempt)
+);
+
+-- +goose StatementBegin
+-- maintain_inbox makes weekly partitions from the newest existing one (at first
+-- from the retention's start) to ahead from now, drops those whose whole week is
+-- older than retention, and returns the first day that still has a partition
+-- and the first that has none. It never makes a partition again that was
+-- dropped: an older duplicate must be refused, not taken for new.
+CREATE FUNCTION jetbox.maintain_inbox(retention interval, ahead interval)
+RETURNS TABLE (first_day date, end_day date)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = jetbox, pg_temp AS $$
+DECLARE
+	today date := (now() AT TIME ZONE 'UTC')::date;
+	child record;
+BEGIN
+	PERFORM pg_advisory_xact_lock(hashtext('jetbox.maintain_inbox'));
+	SELECT min(w), max(w) + 7 INTO first_day, end_day FROM jetbox.inbox_weeks() w;
+	IF end_day IS NULL THEN
+		first_day := date_trunc('week', today - retention)::date;
+		end_day := first_day;
+	END IF;
+	WHILE end_day <= today + ahead LOOP
+		EXECUTE format('CREATE TABLE jetbox.inbox_%s (LIKE jetbox.inbox INCLUDING DEFAULTS INCLUDING CONSTRAINTS)',
+			to_char(end_day, 'YYYYMMDD'));
+		EXECUTE format('ALTER TABLE jetbox.inbox ATTACH PARTITION jetbox.inbox_%s FOR VALUES FROM (%L) TO (%L)',
+			to_char(end_day, 'YYYYMMDD'), end_day, end_day + 7);
+		end_day := end_day + 7;
+	END LOOP;
+	-- Waiting for the lock here would make every worker queue behind us.
+	PERFORM set_config('lock_timeout', '50ms', true);
+	FOR child IN SELECT w FROM jetbox.inbox_weeks() w WHERE w + 7 <= today - retention ORDER BY w LOOP
+		BEGIN
+			EXECUTE format('DROP TABLE jetbox.inbox_%s', to_char(child.w, 'YYYYMMDD'));
+			first_day := child.w + 7;
+		EXCEPTION WHEN lock_not_available THEN
+			EXIT; -- the next call tries again
+		END;
+	END LOOP;
+	RETURN NEXT;
+END $$;
+
+-- inbox_weeks lists the first day of each weekly partition.
+CREATE FUNCTION jetbox.inbox_weeks() RETURNS SETOF date
+LANGUAGE sql STABLE SET search_path = jetbox, pg_temp AS $$
+	SELECT to_date(substr(c.relname, 7), 'YYYYMMDD')
+	FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+	WHERE i.inhparent = 'jetbox.inbox'::pg_catalog.regclass AND c.relname ~ '^inbox_[0-9]{8}$'
+$$;
+-- +goose StatementEnd
+REVOKE EXECUTE ON FUNCTION jetbox.maintain_inbox(interval, interval) FROM PUBLIC;
+SELECT jetbox.maintain_inbox('14 days', '14 days');
+
+-- +goose Down
+DROP FUNCTION jetbox.maintain_inbox(interval, interval);
+DROP FUNCTION jetbox.inbox_weeks();
+DROP TABLE jetbox.failed_attempt;
+DROP TABLE jetbox.inbox;

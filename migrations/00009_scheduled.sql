@@ -1,0 +1,32 @@
+-- +goose Up
+-- Messages for later. The outbox's own constraints stand here too, so that a
+-- due row can always move; a DELETE cancels.
+CREATE TABLE jetbox.scheduled (LIKE jetbox.outbox INCLUDING CONSTRAINTS);
+ALTER TABLE jetbox.scheduled
+	DROP COLUMN xid,
+	ALTER id ADD GENERATED ALWAYS AS IDENTITY,
+	ADD PRIMARY KEY (id),
+	ALTER created_at SET DEFAULT clock_timestamp(),
+	ALTER message_id SET DEFAULT jetbox.uuidv7(),
+	ADD run_at timestamptz NOT NULL CONSTRAINT run_at_is_a_finite_time CHECK (isfinite(run_at));
+CREATE INDEX scheduled_run_at ON jetbox.scheduled (run_at, id);
+CREATE INDEX scheduled_message_id ON jetbox.scheduled (message_id);
+CREATE TRIGGER default_message_id BEFORE INSERT ON jetbox.scheduled
+	FOR EACH ROW WHEN (NEW.message_id IS NULL) EXECUTE FUNCTION jetbox.default_message_id();
+
+-- +goose StatementBegin
+-- schedule has the message enqueued at run_at by this database's clock: never
+-- earlier, and about a second later at most. It returns the message's ID.
+CREATE FUNCTION jetbox.schedule(
+	subject text, payload json, key text DEFAULT NULL, headers json DEFAULT NULL,
+	message_id uuid DEFAULT NULL, run_at timestamptz DEFAULT now()
+) RETURNS uuid LANGUAGE sql AS $$
+	INSERT INTO jetbox.scheduled (subject, payload, key, headers, message_id, run_at)
+	VALUES (schedule.subject, schedule.payload, schedule.key, schedule.headers, schedule.message_id, schedule.run_at)
+	RETURNING message_id
+$$;
+-- +goose StatementEnd
+
+-- +goose Down
+DROP FUNCTION jetbox.schedule(text, json, text, json, uuid, timestamptz);
+DROP TABLE jetbox.scheduled;
