@@ -1,0 +1,169 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "jetbox.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+const whole = `# all there is
+streams:
+  - name: ORDERS
+    subjects: [orders.>, "refunds.*"]
+    retention: limits
+    storage: memory
+    replicas: 3
+    max_age: 48h
+    max_msgs: 1_000_000
+    max_bytes: 10737418240
+    duplicate_window: 5m
+relay:
+  retention: 48h
+  lease: 5s
+worker:
+  stream: ORDERS
+  consumer: billing
+  subjects:
+    - orders.paid
+  batch: 100
+  handlers:
+    - {subject: orders.paid, function: app.bill}
+`
+
+func TestLoad_ReadsEveryKey(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{
+		"unix":            whole,
+		"windows":         "\xef\xbb\xbf" + strings.ReplaceAll(whole, "\n", "\r\n"),
+		"document marker": "---\n" + whole,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f, err := Load(write(t, text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := jetstream.StreamConfig{
+				Name: "ORDERS", Subjects: []string{"orders.>", "refunds.*"},
+				Retention: jetstream.LimitsPolicy, Storage: jetstream.MemoryStorage, Replicas: 3,
+				MaxAge: 48 * time.Hour, MaxMsgs: 1_000_000, MaxBytes: 10 << 30, Duplicates: 5 * time.Minute,
+				Discard: jetstream.DiscardNew, AllowAtomicPublish: true, AllowBatchPublish: true,
+			}
+			if got := f.StreamConfigs(); len(got) != 1 || !reflect.DeepEqual(got[0], want) {
+				t.Errorf("streams = %+v\nwant %+v", got, want)
+			}
+			if got, want := f.Relay, (Relay{Retention: Duration(48 * time.Hour), Lease: Duration(5 * time.Second)}); got != want {
+				t.Errorf("relay = %+v, want %+v", got, want)
+			}
+			wantWorker := Worker{Stream: "ORDERS", Consumer: "billing", Subjects: []string{"orders.paid"},
+				Batch: 100, Handlers: []Handler{{"orders.paid", "app.bill"}}}
+			if !reflect.DeepEqual(f.Worker, wantWorker) {
+				t.Errorf("worker = %+v, want %+v", f.Worker, wantWorker)
+			}
+		})
+	}
+}
+
+func TestLoad_TakesTheDefaultStreamWhenNoneIsNamed(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{"empty": "", "a comment": "# nothing\n", "empty section": "streams:\n"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f, err := Load(write(t, text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := f.StreamConfigs(); len(got) != 1 || got[0].Name != "JOBS" || got[0].Retention != jetstream.WorkQueuePolicy {
+				t.Errorf("streams = %+v, want the work queue JOBS", got)
+			}
+		})
+	}
+}
+
+func TestLoad_SaysWhereAMistakeIs(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct{ text, want string }{
+		"unknown section":    {"stream:\n  - name: A\n", `:1:1: unknown key "stream", did you mean "streams"?`},
+		"unknown key":        {"worker:\n  batchs: 5\n", `:2:3: unknown key "batchs", did you mean "batch"?`},
+		"far from any key":   {"relay:\n  colour: red\n", `:2:3: unknown key "colour"; known here: retention, lease`},
+		"a word for a count": {"worker:\n  batch: many\n", `:2:10: "many" is not a whole number`},
+		"no unit":            {"relay:\n  lease: 5\n", `:2:10: "5" is not a duration above zero; examples`},
+		"negative duration":  {"relay:\n  lease: -1s\n", `"-1s" is not a duration above zero`},
+		"zero duration":      {"relay:\n  lease: 0s\n", `"0s" is not a duration above zero`},
+		"two durations":      {"relay:\n  lease: 1h1x\n", `"1h1x" is not a duration above zero`},
+		"wrong retention":    {"streams:\n  - name: A\n    subjects: [a]\n    retention: queue\n", `:4:16: "queue" is not limits, workqueue or interest`},
+		"wrong storage":      {"streams:\n  - name: A\n    subjects: [a]\n    storage: tape\n", `"tape" is not file or memory`},
+		"list expected":      {"worker:\n  subjects: jobs.a\n", `:2:13: need a list`},
+		"mapping expected":   {"relay: fast\n", `:1:8: need keys and values: retention`},
+		"plain expected":     {"worker:\n  stream: [A]\n", `need a single plain value`},
+		"tab":                {"relay:\n\tlease: 5s\n", `:2:1: `},
+		"duplicate key":      {"relay:\n  lease: 5s\n  lease: 6s\n", `:3:3: `},
+		"anchor":             {"relay: &r\n  lease: 5s\n", `:1:8: need keys and values`},
+		"second document":    {"relay:\n---\nworker:\n", `a second document`},
+		"no subjects":        {"streams:\n  - name: A\n", `entry 1 (A): subjects: need at least one`},
+		"bad name":           {"streams:\n  - name: A.B\n    subjects: [a]\n", `name "A.B": need`},
+		"bad subject":        {"streams:\n  - name: A\n    subjects: [a..b]\n", `"a..b" is not a subject`},
+		"name twice":         {"streams:\n  - {name: A, subjects: [a]}\n  - {name: A, subjects: [b]}\n", `the name A is taken`},
+		"six replicas":       {"streams:\n  - {name: A, subjects: [a], replicas: 6}\n", `replicas is 6, need 1 to 5`},
+		"negative limit":     {"streams:\n  - {name: A, subjects: [a], max_msgs: -1}\n", `leave out what has no limit`},
+		"half a handler":     {"worker:\n  handlers:\n    - subject: jobs.a\n", `worker.handlers, entry 1: need both`},
+		"NUL":                {"relay:\n\x00", `line 2 holds a NUL byte`},
+		"too large":          {strings.Repeat("#\n", maxSize), `is larger than`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := write(t, tt.text)
+			_, err := Load(path)
+			if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), path) {
+				t.Errorf("Load = %v, want %q and the path", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestLoad_ReportsEveryMistakeAtOnce(t *testing.T) {
+	t.Parallel()
+	_, err := Load(write(t, "relay:\n  lease: 5\n  retenton: 1h\nworker:\n  batch: x\n"))
+	for _, want := range []string{":2:10:", ":3:3:", ":5:10:"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Load = %v, want a mistake at %s", err, want)
+		}
+	}
+}
+
+func TestLoad_NamesAPathThatIsNoReadableFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), "is a directory") {
+		t.Errorf("Load of a directory = %v", err)
+	}
+	if _, err := Load(filepath.Join(dir, "none.yaml")); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("Load of nothing = %v", err)
+	}
+}
+
+func TestNearest_FindsTheWordThatWasMeant(t *testing.T) {
+	t.Parallel()
+	known := []string{"subjects", "storage", "replicas"}
+	for word, want := range map[string]string{
+		"subject": "subjects", "storge": "storage", "replikas": "replicas", "colour": "", "": "",
+	} {
+		if got := Nearest(word, known); got != want {
+			t.Errorf("Nearest(%q) = %q, want %q", word, got, want)
+		}
+	}
+}
