@@ -1,0 +1,9 @@
+package localenv
+
+import "syscall"
+
+// childAttr keeps Ctrl-C from the child, which we stop in our own order, and
+// ends the child when we are killed.
+func childAttr(user *syscall.Credential) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Credential: user, Setpgid: true, Pdeathsig: syscall.SIGQUIT}
+}

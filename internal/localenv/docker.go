@@ -1,0 +1,113 @@
+package localenv
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	image         = "postgres:17-alpine"
+	engineTimeout = 5 * time.Second
+	pullTimeout   = 5 * time.Minute
+)
+
+// startDocker runs the server in a container whose data lie in our directory,
+// so that removing the container loses nothing.
+func (f finder) startDocker(ctx context.Context, c cluster) (*Postgres, error) {
+	docker, err := f.engine(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
+	defer cancel()
+	name := fmt.Sprintf("jetbox-postgres-%x", sha256.Sum256([]byte(c.dir)))[:28]
+	stop := func() error { return docker.remove(name) }
+	if err := stop(); err != nil { // a kill left it behind
+		return nil, err
+	}
+	if err := os.MkdirAll(c.dockerData(), 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	p, err := c.runContainer(ctx, docker, name, stop)
+	if err != nil {
+		return nil, errors.Join(err, stop())
+	}
+	return p, nil
+}
+
+func (c cluster) runContainer(ctx context.Context, docker engine, name string, stop func() error) (*Postgres, error) {
+	if _, err := docker.command(ctx, c.password, c.containerArguments(name)...); err != nil {
+		return nil, err
+	}
+	host, err := docker.command(ctx, "", "port", name, "5432/tcp")
+	if err != nil {
+		return nil, err
+	}
+	host, _, _ = strings.Cut(host, "\n")
+	return c.serve(ctx, host, "in Docker ("+image+")", nil, stop)
+}
+
+func (c cluster) containerArguments(name string) []string {
+	args := []string{
+		"run", "--detach", "--name", name, "--publish", "127.0.0.1::5432",
+		"--volume", c.dockerData() + ":/data", "--env", "PGDATA=/data/postgres",
+		"--env", "POSTGRES_USER=jetbox", "--env", "POSTGRES_PASSWORD",
+	}
+	if uid := os.Getuid(); uid != 0 {
+		args = append(args, "--user", strconv.Itoa(uid)+":"+strconv.Itoa(os.Getgid()))
+	}
+	args = append(args, image)
+	for _, s := range c.settings {
+		args = append(args, "-c", s)
+	}
+	return args
+}
+
+// engine is the path of a Docker client whose engine answers.
+type engine string
+
+func (f finder) engine(ctx context.Context) (engine, error) {
+	path, err := f.lookPath("docker")
+	if err != nil {
+		return "", ErrNoPostgres
+	}
+	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
+	defer cancel()
+	if _, err := engine(path).command(ctx, "", "version", "--format", "{{.Server.Version}}"); err != nil {
+		return "", ErrNoPostgres
+	}
+	return engine(path), nil
+}
+
+// remove also succeeds when there is no such container.
+func (e engine) remove(name string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	_, err := e.command(ctx, "", "rm", "--force", "--volumes", name)
+	if err != nil && strings.Contains(err.Error(), "No such container") {
+		return nil
+	}
+	return err
+}
+
+// command runs the client. The password goes through the environment: other
+// users of this machine can read arguments.
+func (e engine) command(ctx context.Context, password string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, string(e), args...)
+	cmd.Env = append(os.Environ(), "POSTGRES_PASSWORD="+password)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("docker %s: %w: %s", args[0], err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	return strings.TrimSpace(string(out)), nil
+}
