@@ -79,7 +79,7 @@ func Decode(h nats.Header) (Envelope, error) {
 		e.Generation = generation(h.Get(BrokerID))
 	}
 	for name, values := range h {
-		if !reserved(name) {
+		if !Reserved(name) {
 			e.Headers[name] = values
 		}
 	}
@@ -103,8 +103,9 @@ func generation(brokerID string) int {
 	return n
 }
 
-// reserved names belong to the broker or to jetbox.
-func reserved(name string) bool {
+// Reserved reports whether a header belongs to the broker or to jetbox: the
+// server acts on some of them, Nats-Rollup empties a stream.
+func Reserved(name string) bool {
 	l := strings.ToLower(name)
 	return strings.HasPrefix(l, "nats-") || strings.HasPrefix(l, "jetbox-") || name == ContentType
 }

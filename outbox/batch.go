@@ -1,0 +1,59 @@
+package outbox
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/jetboxhq/jetbox/internal/deadletter"
+)
+
+// A batch is published together and is one row of the ledger: at most a
+// JetStream atomic batch's thousand messages, and few enough bytes that several
+// batches in flight stay small.
+const (
+	batchRows  = 1000
+	batchBytes = 4 << 20
+)
+
+// batch is what the reader found, on its way through publishing to the ledger.
+type batch struct {
+	rows  []row
+	size  int
+	after position // once this batch is published
+
+	// What publishing adds for the ledger.
+	streams map[string]streamState
+	dead    []deadletter.Letter
+}
+
+func (b *batch) add(r row) {
+	b.rows = append(b.rows, r)
+	b.size += r.size()
+}
+
+func (b *batch) full() bool {
+	return len(b.rows) >= batchRows || b.size >= batchBytes
+}
+
+func (b *batch) lastID() int64 {
+	return b.rows[len(b.rows)-1].id
+}
+
+// split cuts the rows of one poll, which brought the relay from p to snapshot
+// to, into batches. Sorting by id, never by xid, keeps the order per key: a
+// transaction that waits for another's row lock draws its id after it.
+func split(rows []row, p position, to snapshot) []*batch {
+	slices.SortFunc(rows, func(a, b row) int { return cmp.Compare(a.id, b.id) })
+	batches := []*batch{{}}
+	for _, r := range rows {
+		last := batches[len(batches)-1]
+		if last.full() {
+			last.after = p.within(to, last.lastID())
+			last = &batch{}
+			batches = append(batches, last)
+		}
+		last.add(r)
+	}
+	batches[len(batches)-1].after = position{snap: to}
+	return batches
+}

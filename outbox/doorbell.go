@@ -1,0 +1,81 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// doorbell lets an idle relay sleep until a writer rings. Asleep means holding
+// the advisory lock exclusively: writers then cannot share it, so they notify.
+// When the relay cannot get it, a writer is in flight and will not notify: the
+// relay stays awake. So no wake-up is missed, and under load nobody notifies.
+type doorbell struct {
+	conn     *pgx.Conn
+	asleep   bool
+	refusals int
+	fallback time.Duration
+	m        *metrics
+}
+
+const listenSQL = `LISTEN jetbox_outbox`
+
+func (d *doorbell) listen(ctx context.Context) error {
+	if _, err := d.conn.Exec(ctx, listenSQL); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	return nil
+}
+
+// wait returns when it is time for the next poll. The first call after rows
+// were found only lies down: the caller must poll once more before it sleeps.
+func (d *doorbell) wait(ctx context.Context) error {
+	if !d.asleep {
+		return d.lieDown(ctx)
+	}
+	rung, err := notified(ctx, d.conn, d.fallback)
+	if err != nil {
+		return err
+	}
+	d.m.wakeup(rung)
+	if rung {
+		return d.awake(ctx)
+	}
+	return nil
+}
+
+// lockSQL and unlockSQL name the lock of jetbox.ring_doorbell: 'jetbox' in ASCII.
+const (
+	lockSQL   = `SELECT pg_try_advisory_lock(116983976849272)`
+	unlockSQL = `SELECT pg_advisory_unlock(116983976849272)`
+)
+
+func (d *doorbell) lieDown(ctx context.Context) error {
+	if err := d.conn.QueryRow(ctx, lockSQL).Scan(&d.asleep); err != nil {
+		return fmt.Errorf("lock doorbell: %w", err)
+	}
+	if d.asleep {
+		d.refusals = 0
+		return nil
+	}
+	// A writer's commit is usually near; a transaction that stays open for
+	// minutes, or a frozen relay that kept the lock, is polled less often.
+	pause := min(time.Millisecond<<min(d.refusals, 5), 25*time.Millisecond)
+	d.refusals++
+	_, err := notified(ctx, d.conn, pause)
+	return err
+}
+
+// awake gives the lock back, so that writers stop notifying.
+func (d *doorbell) awake(ctx context.Context) error {
+	if !d.asleep {
+		return nil
+	}
+	d.asleep = false
+	if _, err := d.conn.Exec(ctx, unlockSQL); err != nil {
+		return fmt.Errorf("unlock doorbell: %w", err)
+	}
+	return nil
+}

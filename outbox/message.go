@@ -1,0 +1,126 @@
+package outbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// Message is one message to enqueue. Subject and one of Payload and Bytes are
+// required. The database checks every field; its constraint names say what is
+// wrong with a value.
+type Message struct {
+	// ID makes a repeated enqueue harmless: consumers run their handler once for
+	// each ID. Zero means a new UUIDv7.
+	ID uuid.UUID
+	// Subject is the NATS subject: up to 16 tokens of letters, digits, dash and
+	// underscore, 200 bytes in all.
+	Subject string
+	// Key is the ordering key, such as an aggregate's ID. Messages of one key are
+	// published in the order of their rows. Empty means no order.
+	Key string
+	// Headers travel with the message. Names that start with Nats- or Jetbox-
+	// are refused.
+	Headers map[string]string
+	// Payload is encoded as JSON; a json.RawMessage is kept byte for byte.
+	Payload any
+	// Bytes is a body that is not JSON, described by ContentType.
+	Bytes []byte
+	// ContentType of Bytes. Empty means application/octet-stream.
+	ContentType string
+}
+
+// ErrPayload reports a message with neither or both of Payload and Bytes.
+var ErrPayload = errors.New("exactly one of Payload and Bytes is required")
+
+const enqueueSQL = `
+INSERT INTO jetbox.outbox (message_id, subject, key, headers, payload, payload_bytes, content_type)
+SELECT id, subject, key, headers::json, payload::json, bytes, content_type
+FROM unnest(@ids::uuid[], @subjects::text[], @keys::text[], @headers::text[], @payloads::text[], @bytes::bytea[], @types::text[])
+	AS m (id, subject, key, headers, payload, bytes, content_type)`
+
+// Enqueue inserts msgs as part of tx: they are published if and only if tx
+// commits. It is one round trip, waits for no broker and no relay, and fails as
+// a whole when one message breaks a rule.
+func Enqueue(ctx context.Context, tx pgx.Tx, msgs ...Message) error {
+	var c columns
+	for i, m := range msgs {
+		if err := c.add(m); err != nil {
+			return fmt.Errorf("outbox: enqueue message %d: %w", i, err)
+		}
+	}
+	_, err := tx.Exec(ctx, enqueueSQL, pgx.StrictNamedArgs{
+		"ids": c.ids, "subjects": c.subjects, "keys": c.keys, "headers": c.headers,
+		"payloads": c.payloads, "bytes": c.bytes, "types": c.types,
+	})
+	if err != nil {
+		return fmt.Errorf("outbox: enqueue: %w", err)
+	}
+	return nil
+}
+
+// columns holds messages the way unnest takes them; nil stands for NULL.
+type columns struct {
+	ids                            []uuid.UUID
+	subjects                       []string
+	keys, headers, payloads, types []*string
+	bytes                          [][]byte
+}
+
+func (c *columns) add(m Message) error {
+	if (m.Payload == nil) == (m.Bytes == nil) {
+		return ErrPayload
+	}
+	id, err := m.id()
+	if err != nil {
+		return err
+	}
+	headers, err := jsonText(m.Headers, len(m.Headers) > 0)
+	if err != nil {
+		return fmt.Errorf("headers: %w", err)
+	}
+	payload, err := jsonText(m.Payload, m.Payload != nil)
+	if err != nil {
+		return fmt.Errorf("payload: %w", err)
+	}
+	c.ids = append(c.ids, id)
+	c.subjects = append(c.subjects, m.Subject)
+	c.keys = append(c.keys, nullable(m.Key))
+	c.headers = append(c.headers, headers)
+	c.payloads = append(c.payloads, payload)
+	c.bytes = append(c.bytes, m.Bytes)
+	c.types = append(c.types, nullable(m.ContentType))
+	return nil
+}
+
+func (m Message) id() (uuid.UUID, error) {
+	if m.ID != uuid.Nil {
+		return m.ID, nil
+	}
+	return uuid.NewV7()
+}
+
+func jsonText(v any, present bool) (*string, error) {
+	if !present {
+		return nil, nil
+	}
+	if raw, ok := v.(json.RawMessage); ok {
+		return nullable(string(raw)), nil
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	return nullable(string(b)), nil
+}
+
+func nullable(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}

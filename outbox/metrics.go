@@ -1,0 +1,81 @@
+package outbox
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are the relay's instruments. Labels are few and never an ID or a key.
+type metrics struct {
+	active    prometheus.Gauge
+	published prometheus.Counter
+	dead      prometheus.Counter
+	failures  *prometheus.CounterVec
+	duration  prometheus.Histogram
+	size      prometheus.Histogram
+	polls     *prometheus.CounterVec
+	wakeups   *prometheus.CounterVec
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	m := &metrics{
+		active: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "outbox_relay_active", Help: "1 while this relay holds the lease."}),
+		published: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "outbox_published_messages_total", Help: "Messages that the broker acknowledged and the ledger records."}),
+		dead: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "outbox_dead_messages_total", Help: "Messages that no stream could take."}),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "outbox_publish_failures_total", Help: "Publishes that ended a session, by class."}, []string{"reason"}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "outbox_publish_duration_seconds", Help: "From handing a batch to the broker to its last ack.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)}),
+		size: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "outbox_batch_messages", Help: "Messages in a batch.",
+			Buckets: prometheus.ExponentialBuckets(1, 2, 11)}),
+		polls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "outbox_poll_cycles_total", Help: "Polls, by what they found."}, []string{"result"}),
+		wakeups: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "outbox_wakeups_total", Help: "Ends of an idle relay's sleep."}, []string{"source"}),
+	}
+	if reg != nil {
+		reg.MustRegister(m.active, m.published, m.dead, m.failures, m.duration, m.size, m.polls, m.wakeups)
+	}
+	return m
+}
+
+func (m *metrics) poll(p polled) {
+	result := "partial"
+	switch {
+	case p.overflow:
+		result = "full"
+	case len(p.rows) == 0:
+		result = "empty"
+	}
+	m.polls.WithLabelValues(result).Inc()
+}
+
+func (m *metrics) wakeup(rung bool) {
+	source := "poll"
+	if rung {
+		source = "notify"
+	}
+	m.wakeups.WithLabelValues(source).Inc()
+}
+
+func (m *metrics) failure(c class) {
+	m.failures.WithLabelValues(c.String()).Inc()
+}
+
+func (m *metrics) publishedBatch(b *batch, took time.Duration) {
+	if len(b.rows) > 0 {
+		m.duration.Observe(took.Seconds())
+		m.size.Observe(float64(len(b.rows)))
+	}
+}
+
+func (m *metrics) recorded(b *batch) {
+	m.published.Add(float64(len(b.rows) - len(b.dead)))
+	m.dead.Add(float64(len(b.dead)))
+}

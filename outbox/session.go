@@ -1,0 +1,271 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/jetboxhq/jetbox/internal/streams"
+)
+
+// session is one life of the relay: connections, lease, position, and the
+// pipeline that runs until something breaks. Whatever broke, the next session
+// reads the truth from the ledger; rows that were published but not recorded go
+// out again under the same IDs.
+type session struct {
+	*Relay
+	nc     *nats.Conn
+	lease  *lease
+	upkeep *pgx.Conn
+	conns  []*pgx.Conn
+
+	inFlight atomic.Int64 // batches that are read and not yet recorded
+}
+
+// caughtUp notes an empty poll: with nothing in flight, nothing is pending.
+func (s *session) caughtUp() {
+	if s.inFlight.Load() == 0 {
+		s.healthy()
+	}
+}
+
+// session returns what ended it.
+func (r *Relay) session(ctx context.Context) error {
+	s := &session{Relay: r}
+	defer s.close()
+	if err := s.connect(ctx); err != nil {
+		return err
+	}
+	if err := s.lease.acquire(ctx, r.healthy); err != nil {
+		return err
+	}
+	defer s.release()
+	r.m.active.Set(1)
+	defer r.m.active.Set(0)
+	return s.lead(ctx)
+}
+
+func (s *session) connect(ctx context.Context) (err error) {
+	if s.nc, err = s.dial(); err != nil {
+		return fmt.Errorf("connect to nats: %w", err)
+	}
+	if err := s.ensureStreams(ctx); err != nil {
+		return err
+	}
+	conn, err := s.open(ctx, "lease", nil)
+	if err != nil {
+		return err
+	}
+	s.lease = &lease{conn: conn, owner: s.cfg.Owner, ttl: s.cfg.Lease}
+	return s.checkPrimary(ctx, conn)
+}
+
+func (s *session) ensureStreams(ctx context.Context) error {
+	js, err := jetstream.New(s.nc)
+	if err != nil {
+		return fmt.Errorf("open jetstream: %w", err)
+	}
+	if err := streams.Ensure(ctx, js, s.cfg.Streams, s.cfg.VerifyStreams); err != nil {
+		return fmt.Errorf("ensure streams: %w", err)
+	}
+	return nil
+}
+
+// open makes a connection of the session's own: a session of Postgres is what
+// ties snapshot, doorbell and notifications together.
+func (s *session) open(ctx context.Context, role string, params map[string]string) (*pgx.Conn, error) {
+	cfg := s.db.Copy()
+	cfg.RuntimeParams["application_name"] = "jetbox relay " + role
+	for k, v := range params {
+		cfg.RuntimeParams[k] = v
+	}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("connect to postgres: %w", err)
+	}
+	s.conns = append(s.conns, conn)
+	return conn, nil
+}
+
+var (
+	// A plan made while a child of the ring was empty would scan it sequentially
+	// and stay cached when it is full.
+	readerParams = map[string]string{
+		"enable_seqscan": "off", "enable_bitmapscan": "off", "plan_cache_mode": "force_generic_plan",
+		"jit": "off", "max_parallel_workers_per_gather": "0",
+	}
+	// A ledger row that a crash takes back is published again: nothing is lost by
+	// not waiting for its flush.
+	ledgerParams = map[string]string{"synchronous_commit": "off"}
+)
+
+const primarySQL = `SELECT NOT pg_is_in_recovery()`
+
+var errStandby = errors.New("this server is a standby, where a snapshot does not show what is in progress: point DATABASE_URL at the primary")
+
+func (s *session) checkPrimary(ctx context.Context, conn *pgx.Conn) error {
+	var primary bool
+	if err := conn.QueryRow(ctx, primarySQL).Scan(&primary); err != nil {
+		return fmt.Errorf("check primary: %w", err)
+	}
+	if !primary {
+		return errStandby
+	}
+	return nil
+}
+
+// lead runs the pipeline from the ledger's position on.
+func (s *session) lead(ctx context.Context) error {
+	rd, pub, led, err := s.stages(ctx)
+	if err != nil {
+		return err
+	}
+	s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "relay leads",
+		slog.String("owner", s.cfg.Owner), slog.Int64("epoch", led.epoch), slog.Any("routes", pub.routes()))
+	return s.pipeline(ctx, rd, pub, led)
+}
+
+func (s *session) stages(ctx context.Context) (rd *reader, pub *publisher, led *ledger, err error) {
+	readConn, err := s.open(ctx, "reader", readerParams)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	ledgerConn, err := s.open(ctx, "ledger", ledgerParams)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if s.upkeep, err = s.open(ctx, "upkeep", nil); err != nil {
+		return nil, nil, nil, err
+	}
+	led = &ledger{conn: ledgerConn, epoch: s.lease.epoch}
+	at, err := led.load(ctx)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if pub, err = newPublisher(ctx, s.nc, s.cfg.Streams); err != nil {
+		return nil, nil, nil, err
+	}
+	pub.generation, pub.lease, pub.m = led.generation, s.lease, s.m
+	rd = &reader{conn: readConn, at: at, m: s.m, inFlight: &s.inFlight, caughtUp: s.caughtUp,
+		bell: doorbell{conn: readConn, fallback: s.cfg.FallbackPoll, m: s.m}}
+	return rd, pub, led, nil
+}
+
+// pipeline overlaps reading, publishing and recording, each in order. When ctx
+// is done the reader stops and the rest finishes what is in flight.
+func (s *session) pipeline(ctx context.Context, rd *reader, pub *publisher, led *ledger) error {
+	work, cancel := drain(ctx, s.cfg.DrainTimeout)
+	defer cancel()
+	g, work := errgroup.WithContext(work)
+	reading, stopReading := context.WithCancel(work)
+	defer context.AfterFunc(ctx, stopReading)()
+	defer stopReading()
+	beating, stopBeating := context.WithCancel(work)
+	defer stopBeating()
+
+	read, published := make(chan *batch, 1), make(chan *batch, 2)
+	due := make(chan struct{}, 1)
+	rd.out = read
+	g.Go(func() error {
+		defer close(read)
+		return rd.run(reading)
+	})
+	g.Go(func() error {
+		defer close(published)
+		return s.publish(work, pub, read, published)
+	})
+	g.Go(func() error {
+		defer stopBeating()
+		return s.record(work, led, published)
+	})
+	g.Go(func() error { return s.beat(beating, due) })
+	g.Go(func() error { return s.maintain(reading, due) })
+	return g.Wait()
+}
+
+func (s *session) publish(ctx context.Context, pub *publisher, in <-chan *batch, out chan<- *batch) error {
+	for b := range in {
+		if err := pub.publish(ctx, b); err != nil {
+			return err
+		}
+		select {
+		case out <- b:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (s *session) record(ctx context.Context, led *ledger, in <-chan *batch) error {
+	for b := range in {
+		if err := led.append(ctx, b); err != nil {
+			return err
+		}
+		s.inFlight.Add(-1)
+		s.m.recorded(b)
+		s.healthy()
+	}
+	return nil
+}
+
+// beat renews the lease, and passes on that a scheduled message is due.
+func (s *session) beat(ctx context.Context, due chan<- struct{}) error {
+	for sleep(ctx, s.cfg.Lease/3) {
+		isDue, err := s.lease.renew(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if isDue {
+			select {
+			case due <- struct{}{}:
+			default: // the last one is still being moved
+			}
+		}
+	}
+	return nil
+}
+
+// release gives the lease back whatever ended the session; if it cannot, the
+// lease runs out.
+func (s *session) release() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := s.lease.release(ctx); err != nil {
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "lease not given back", slog.Any("error", err))
+	}
+}
+
+func (s *session) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	for _, conn := range s.conns {
+		conn.Close(ctx) // best effort: the server notices a closed socket too
+	}
+	if s.nc != nil {
+		s.nc.Close()
+	}
+}
+
+// drain returns a context for work already begun: it outlives ctx by at most
+// grace, so a batch is finished rather than torn.
+func drain(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
+	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		if sleep(work, grace) {
+			cancel(errors.New("drain timeout"))
+		}
+	})
+	return work, func() { stop(); cancel(nil) }
+}

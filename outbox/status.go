@@ -1,0 +1,80 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Status is what an operator asks first.
+type Status struct {
+	// Pending counts committed messages that are not yet published.
+	Pending int64 `json:"pending"`
+	// Estimated tells that Pending stopped counting at PendingCap, or is an upper
+	// bound while a backlog is walked.
+	Estimated bool `json:"pending_estimated"`
+	// OldestPending is when the oldest of them was inserted; nil when none is.
+	OldestPending *time.Time `json:"oldest_pending"`
+	// OldestPendingAge is its age by the database's clock.
+	OldestPendingAge time.Duration `json:"-"`
+	// Published counts the messages of the batches that the ledger still holds.
+	Published int64 `json:"published"`
+	// LastBatchAt is when the newest batch was recorded; nil when none was.
+	LastBatchAt *time.Time `json:"last_batch_at"`
+	// Scheduled counts messages for later, up to PendingCap.
+	Scheduled int64 `json:"scheduled"`
+	// Leader is the owner of the lease, empty when nobody holds it.
+	Leader string `json:"leader"`
+	// Epoch counts how often the lease changed hands.
+	Epoch int64 `json:"epoch"`
+}
+
+// PendingCap bounds what ReadStatus counts, so that it stays cheap at any
+// backlog.
+const PendingCap = 100_000
+
+// statusSQL finds pending rows by the xid index alone: what the newest ledger row
+// does not cover. While a backlog is walked, ids tell how much is left.
+const statusSQL = `
+WITH b AS (
+	SELECT coalesce(l.prev_snap, l.snap, '1:1:') AS snap, l.pos_id
+	FROM (SELECT) one LEFT JOIN (SELECT * FROM jetbox.relay_batch ORDER BY seq DESC LIMIT 1) l ON true
+), fresh AS (
+	(SELECT created_at FROM jetbox.outbox
+		WHERE xid >= (SELECT pg_snapshot_xmax(snap) FROM b WHERE pos_id IS NULL) LIMIT @cap)
+	UNION ALL
+	(SELECT created_at FROM jetbox.outbox
+		WHERE xid = ANY (ARRAY (SELECT pg_snapshot_xip(snap) FROM b WHERE pos_id IS NULL)) LIMIT @cap)
+), backlog AS (
+	SELECT (SELECT last_value FROM jetbox.outbox_id_seq) - pos_id AS n,
+		(SELECT created_at FROM jetbox.outbox WHERE id > b.pos_id AND id <= b.pos_id + 20000 ORDER BY id LIMIT 1) AS oldest
+	FROM b WHERE pos_id IS NOT NULL
+), pending AS (
+	SELECT n, oldest, true AS estimated FROM backlog
+	UNION ALL
+	SELECT count(*), min(created_at), count(*) >= @cap FROM fresh WHERE NOT EXISTS (SELECT FROM backlog)
+)
+SELECT p.n, p.estimated, p.oldest, coalesce(extract(epoch FROM clock_timestamp() - p.oldest), 0)::float8,
+	(SELECT coalesce(sum(n), 0) FROM jetbox.relay_batch),
+	(SELECT published_at FROM jetbox.relay_batch ORDER BY seq DESC LIMIT 1),
+	(SELECT count(*) FROM (SELECT FROM jetbox.scheduled LIMIT @cap) s),
+	(SELECT CASE WHEN expires_at > clock_timestamp() THEN owner ELSE '' END FROM jetbox.relay_lease),
+	(SELECT epoch FROM jetbox.relay_lease)
+FROM pending p
+ORDER BY p.n DESC
+LIMIT 1`
+
+// ReadStatus reads the outbox's status in one statement.
+func ReadStatus(ctx context.Context, db *pgx.Conn) (Status, error) {
+	var s Status
+	var age float64
+	err := db.QueryRow(ctx, statusSQL, pgx.StrictNamedArgs{"cap": PendingCap}).Scan(
+		&s.Pending, &s.Estimated, &s.OldestPending, &age, &s.Published, &s.LastBatchAt, &s.Scheduled, &s.Leader, &s.Epoch)
+	if err != nil {
+		return Status{}, fmt.Errorf("outbox: status: %w", err)
+	}
+	s.OldestPendingAge = time.Duration(age * float64(time.Second))
+	return s, nil
+}

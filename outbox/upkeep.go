@@ -1,0 +1,67 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// maintain moves scheduled messages that are due and empties old children of
+// the ring, until ctx is done.
+func (s *session) maintain(ctx context.Context, due <-chan struct{}) error {
+	keeper := &ring{conn: s.upkeep, retention: s.cfg.Retention, log: s.cfg.Logger}
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-due:
+			err = moveDue(ctx, s.upkeep)
+		case <-tick.C:
+			err = keeper.turn(ctx)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// moveDueSQL is one statement, so a row is either scheduled or in the outbox.
+// SKIP LOCKED leaves alone what an application is about to cancel.
+const moveDueSQL = `
+WITH due AS (
+	DELETE FROM jetbox.scheduled
+	WHERE id = ANY (ARRAY (
+		SELECT id FROM jetbox.scheduled
+		WHERE run_at <= now()
+		ORDER BY run_at, id
+		LIMIT $1
+		FOR UPDATE SKIP LOCKED))
+	RETURNING id, run_at, message_id, subject, key, headers, payload, payload_bytes, content_type)
+INSERT INTO jetbox.outbox (message_id, subject, key, headers, payload, payload_bytes, content_type)
+SELECT message_id, subject, key, headers, payload, payload_bytes, content_type
+FROM due
+ORDER BY run_at, id`
+
+// dueRows is how many due messages move in one transaction: few enough that
+// the rest of the outbox hardly notices.
+const dueRows = 2000
+
+func moveDue(ctx context.Context, conn *pgx.Conn) error {
+	for {
+		tag, err := conn.Exec(ctx, moveDueSQL, dueRows)
+		if err != nil {
+			return fmt.Errorf("move scheduled messages: %w", err)
+		}
+		if tag.RowsAffected() < dueRows {
+			return nil
+		}
+	}
+}
