@@ -78,12 +78,13 @@ const (
 	lockChildSQL = `LOCK TABLE jetbox.outbox_%d IN ACCESS EXCLUSIVE MODE`
 	// A late writer may have put a row with an old id there since.
 	pendingSQL = `
-SELECT b.prev_snap IS NOT NULL
-	OR EXISTS (SELECT FROM jetbox.outbox_%[1]d WHERE xid >= pg_snapshot_xmax(b.snap))
-	OR EXISTS (SELECT FROM jetbox.outbox_%[1]d WHERE xid = ANY (ARRAY (SELECT pg_snapshot_xip(b.snap))))
-FROM jetbox.relay_batch b
-ORDER BY seq DESC
-LIMIT 1`
+SELECT coalesce((
+	SELECT b.prev_snap IS NOT NULL
+		OR EXISTS (SELECT FROM jetbox.outbox_%[1]d WHERE xid >= pg_snapshot_xmax(b.snap))
+		OR EXISTS (SELECT FROM jetbox.outbox_%[1]d WHERE xid = ANY (ARRAY (SELECT pg_snapshot_xip(b.snap))))
+	FROM jetbox.relay_batch b
+	ORDER BY seq DESC
+	LIMIT 1), true)`
 	truncateSQL = `TRUNCATE jetbox.outbox_%d`
 )
 

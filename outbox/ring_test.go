@@ -1,0 +1,196 @@
+package outbox
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/jetboxhq/jetbox/integration/testenv"
+)
+
+// ringLab is a ring without a relay: the test plays the relay's part.
+type ringLab struct {
+	t    *testing.T
+	ring *ring
+	db   interface {
+		execer
+		QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+		Begin(ctx context.Context) (pgx.Tx, error)
+	}
+}
+
+func newRingLab(t *testing.T) *ringLab {
+	db := testenv.Database(t)
+	conn, err := pgx.ConnectConfig(t.Context(), db.Config().ConnConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return &ringLab{t: t, db: db, ring: &ring{conn: conn, retention: time.Hour, log: slog.New(slog.DiscardHandler)}}
+}
+
+func (l *ringLab) exec(sql string, args ...any) {
+	l.t.Helper()
+	if _, err := l.db.Exec(l.t.Context(), sql, args...); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func (l *ringLab) insert() {
+	l.t.Helper()
+	l.exec(`INSERT INTO jetbox.outbox (subject, payload) VALUES ('a', '1')`)
+}
+
+// publish records everything visible as published, age ago.
+func (l *ringLab) publish(age time.Duration) {
+	l.t.Helper()
+	l.exec(`INSERT INTO jetbox.relay_batch (seq, epoch, snap, n, first_id, last_id, published_at)
+		SELECT coalesce((SELECT max(seq) FROM jetbox.relay_batch), 0) + 1, 0, pg_current_snapshot(), 1,
+			(SELECT max(id) FROM jetbox.outbox), (SELECT max(id) FROM jetbox.outbox), now() - $1::interval`, age)
+}
+
+func (l *ringLab) nextChild() {
+	l.t.Helper()
+	l.exec(`SELECT setval('jetbox.outbox_id_seq', ((last_value >> 24) + 1) << 24) FROM jetbox.outbox_id_seq`)
+}
+
+func (l *ringLab) turn() {
+	l.t.Helper()
+	if err := l.ring.turn(l.t.Context()); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func (l *ringLab) want(rows int, why string) {
+	l.t.Helper()
+	var got int
+	if err := l.db.QueryRow(l.t.Context(), `SELECT count(*) FROM jetbox.outbox`).Scan(&got); err != nil {
+		l.t.Fatal(err)
+	}
+	if got != rows {
+		l.t.Fatalf("outbox holds %d messages, want %d: %s", got, rows, why)
+	}
+}
+
+func TestRing_EmptiesAChildOnlyWhenItIsSentAndOld(t *testing.T) {
+	t.Parallel()
+	l := newRingLab(t)
+	l.insert()
+	l.nextChild()
+	l.insert()
+	l.turn()
+	l.want(2, "nothing is published")
+	l.publish(time.Minute)
+	l.turn()
+	l.want(2, "published a minute ago, and kept for an hour")
+	l.publish(2 * time.Hour)
+	l.turn()
+	l.want(1, "the first child is published and old; the live one is never emptied")
+}
+
+func TestRing_KeepsTheRowOfALateWriterWithAnOldID(t *testing.T) {
+	t.Parallel()
+	l := newRingLab(t)
+	late, err := l.db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := late.Exec(t.Context(), `SELECT nextval('jetbox.outbox_id_seq')`); err != nil {
+		t.Fatal(err)
+	}
+	l.insert()
+	l.nextChild()
+	l.insert()
+	l.publish(2 * time.Hour)
+	l.turn()
+	l.want(1, "the first child is published and old")
+	if _, err := late.Exec(t.Context(), `INSERT INTO jetbox.outbox (id, subject, payload) VALUES (currval('jetbox.outbox_id_seq'), 'a', '1')`); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	l.turn()
+	if waited := time.Since(start); waited > 5*time.Second {
+		t.Errorf("the ring waited %v for a writer", waited)
+	}
+	if err := late.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.turn()
+	l.want(2, "the late row is not published")
+	l.publish(2 * time.Hour)
+	l.turn()
+	l.want(1, "now it is")
+}
+
+func TestRing_NeverMakesAnInsertWaitBehindAReader(t *testing.T) {
+	t.Parallel()
+	l := newRingLab(t)
+	l.insert()
+	l.nextChild()
+	l.insert()
+	l.publish(2 * time.Hour)
+	reader, err := l.db.Begin(t.Context()) // as pg_dump does
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := reader.Exec(t.Context(), `LOCK TABLE jetbox.outbox IN ACCESS SHARE MODE`); err != nil {
+		t.Fatal(err)
+	}
+	l.turn()
+	l.want(2, "a reader is in the way")
+	l.insert()
+	if err := reader.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.turn()
+	l.want(2, "the reader has gone")
+}
+
+func TestRing_MovesOnWhenItIsQuiet(t *testing.T) {
+	t.Parallel()
+	l := newRingLab(t)
+	l.insert()
+	l.publish(2 * time.Hour)
+	l.turn()
+	l.want(1, "the only child is live")
+	l.insert()
+	l.publish(2 * time.Hour) // as time goes by
+	l.turn()
+	l.want(1, "the sequence moved on, so the first child could be emptied")
+}
+
+func TestRing_GivesUpRetentionRatherThanGrowWithoutBound(t *testing.T) {
+	t.Parallel()
+	l := newRingLab(t)
+	l.insert()
+	for range children - 1 {
+		l.nextChild()
+	}
+	l.exec(`SELECT setval('jetbox.outbox_id_seq', last_value + (1 << 23)) FROM jetbox.outbox_id_seq`)
+	l.insert()
+	l.turn()
+	l.want(2, "an unpublished message is never dropped")
+	l.publish(time.Second)
+	l.turn()
+	l.want(1, "the next child is about to be filled")
+}
+
+func TestRing_PrunesTheLedgerButNotItsNewestRow(t *testing.T) {
+	t.Parallel()
+	l := newRingLab(t)
+	for range 3 {
+		l.insert()
+		l.publish(3 * time.Hour)
+	}
+	l.turn()
+	var n, newest int
+	if err := l.db.QueryRow(t.Context(), `SELECT count(*), max(seq) FROM jetbox.relay_batch`).Scan(&n, &newest); err != nil {
+		t.Fatal(err)
+	}
+	if n != 1 || newest != 3 {
+		t.Errorf("ledger keeps %d rows up to %d, want only the newest, 3", n, newest)
+	}
+}
