@@ -147,7 +147,7 @@ func (c cluster) stopOrphan(ctx context.Context) {
 	}
 	pid, err := strconv.Atoi(lines[0])
 	if err == nil && c.isOurs(ctx, net.JoinHostPort("127.0.0.1", lines[3])) {
-		_ = syscall.Kill(pid, syscall.SIGINT) // ended already: as well
+		_ = syscall.Kill(pid, syscall.SIGQUIT) // at once, and nothing committed is lost
 	}
 }
 

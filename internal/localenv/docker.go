@@ -29,16 +29,16 @@ func (f finder) startDocker(ctx context.Context, c cluster) (*Postgres, error) {
 	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
 	defer cancel()
 	name := fmt.Sprintf("jetbox-postgres-%x", sha256.Sum256([]byte(c.dir)))[:28]
-	stop := func() error { return docker.remove(name) }
-	if err := stop(); err != nil { // a kill left it behind
+	if err := docker.remove(name); err != nil { // a kill left it behind
 		return nil, err
 	}
+	stop := func() error { return docker.stop(name) }
 	if err := os.MkdirAll(c.dockerData(), 0o700); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	p, err := c.runContainer(ctx, docker, name, stop)
 	if err != nil {
-		return nil, errors.Join(err, stop())
+		return nil, errors.Join(err, docker.remove(name))
 	}
 	return p, nil
 }
@@ -52,13 +52,22 @@ func (c cluster) runContainer(ctx context.Context, docker engine, name string, s
 		return nil, err
 	}
 	host, _, _ = strings.Cut(host, "\n")
-	return c.serve(ctx, host, "in Docker ("+image+")", nil, stop)
+	ended, unwatch, err := docker.watch(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer unwatch()
+	p, err := c.serve(ctx, host, "in Docker ("+image+")", ended, stop)
+	if errors.Is(err, errEnded) {
+		return nil, fmt.Errorf("%w: %s", err, docker.lastWords(ctx, name))
+	}
+	return p, err
 }
 
 func (c cluster) containerArguments(name string) []string {
 	args := []string{
 		"run", "--detach", "--name", name, "--publish", "127.0.0.1::5432",
-		"--volume", c.dockerData() + ":/data", "--env", "PGDATA=/data/postgres",
+		"--volume", c.dockerData() + ":/data", "--env", "PGDATA=/data",
 		"--env", "POSTGRES_USER=jetbox", "--env", "POSTGRES_PASSWORD",
 	}
 	if uid := os.Getuid(); uid != 0 {
@@ -85,6 +94,27 @@ func (f finder) engine(ctx context.Context) (engine, error) {
 		return "", ErrNoPostgres
 	}
 	return engine(path), nil
+}
+
+// watch closes ended when the container ends, until unwatch.
+func (e engine) watch(ctx context.Context, name string) (ended <-chan struct{}, unwatch func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	c, err := startChild(exec.CommandContext(ctx, string(e), "wait", name))
+	return c.ended, func() { cancel(); <-c.ended }, err
+}
+
+// lastWords is the end of the container's log.
+func (e engine) lastWords(ctx context.Context, name string) string {
+	log, _ := exec.CommandContext(ctx, string(e), "logs", "--tail", "3", name).CombinedOutput() // gone: nothing to add
+	return strings.TrimSpace(string(log))
+}
+
+// stop asks for a fast shutdown first.
+func (e engine) stop(name string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	_, _ = e.command(ctx, "", "stop", name) // removed in any case
+	return e.remove(name)
 }
 
 // remove also succeeds when there is no such container.
