@@ -1,0 +1,184 @@
+package inbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// oneByOne settles each of ds in a transaction of its own, up to an error that
+// concerns them all.
+func (s *session) oneByOne(ctx context.Context, ds []*delivery) error {
+	for i, d := range ds {
+		if i > 0 && s.isStopping() {
+			return errStopping
+		}
+		if err := s.alone(ctx, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// alone settles d, or returns why it cannot be settled now.
+func (s *session) alone(ctx context.Context, d *delivery) error {
+	rest, err := s.skipKnown(ctx, []*delivery{d})
+	if err != nil || len(rest) == 0 {
+		return err
+	}
+	suspect, err := s.countAttempt(ctx, d)
+	if err != nil {
+		return err
+	}
+	if d.attempt > s.cfg.MaxAttempts {
+		d.refusal = fmt.Errorf("%d attempts failed", s.cfg.MaxAttempts)
+		return s.bury(ctx, []*delivery{d})
+	}
+	if suspect {
+		release, err := s.isolateSuspect(ctx)
+		if err != nil {
+			return err
+		}
+		defer release()
+	}
+	return s.attemptAlone(ctx, d)
+}
+
+// countAttempt sets which attempt this is, and says whether an earlier one
+// ended with its worker.
+func (s *session) countAttempt(ctx context.Context, d *delivery) (suspect bool, err error) {
+	err = s.insist(ctx, func() error {
+		n, before, err := attempts(ctx, s.db, s.cfg.Consumer, d)
+		d.attempt, suspect = n+1, before
+		return away(err)
+	})
+	return suspect, err
+}
+
+// isolateSuspect waits for its turn: two messages of which one may kill the
+// process are not run side by side.
+func (s *session) isolateSuspect(ctx context.Context) (release func(), err error) {
+	select {
+	case s.suspect <- struct{}{}:
+		return func() { <-s.suspect }, nil
+	case <-s.stopping:
+		return nil, errStopping
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// attemptAlone runs d once and settles it by the outcome.
+func (s *session) attemptAlone(ctx context.Context, d *delivery) error {
+	marked := d.redelivered()
+	if marked {
+		if err := s.note(ctx, d, unfinished); err != nil {
+			return err
+		}
+	}
+	start := time.Now()
+	err := s.perform(ctx, d)
+	switch {
+	case err == nil:
+		s.metrics.committed([]*delivery{d}, time.Since(start))
+		s.ack(ctx, d, outcomeCommitted)
+		return nil
+	case errors.Is(err, errDuplicate):
+		return s.settleDone(ctx, []*delivery{d})
+	case ctx.Err() != nil || isAway(err):
+		if marked {
+			s.unmark(ctx, d)
+		}
+		return err
+	}
+	return s.fail(ctx, d, err)
+}
+
+// perform runs d's handler and commits its ID and result.
+func (s *session) perform(ctx context.Context, d *delivery) error {
+	if d.handler.call == nil {
+		return s.blame(ctx, func() error {
+			return s.commitAlone(ctx, d, func(tx pgx.Tx) error {
+				return s.runHandler(ctx, tx, d.handler, []*delivery{d})
+			})
+		})
+	}
+	err := protect(ctx, s.cfg.HandlerTimeout, func(ctx context.Context) error {
+		return d.handler.call(ctx, d)
+	})
+	if err != nil {
+		return err
+	}
+	// Its effects are out already: an error here must not call it again.
+	return s.insist(ctx, func() error {
+		return s.commitAlone(ctx, d, func(pgx.Tx) error { return nil })
+	})
+}
+
+// commitAlone commits fn's effects with d's ID and result.
+func (s *session) commitAlone(ctx context.Context, d *delivery, fn func(pgx.Tx) error) error {
+	return inTx(ctx, s.db, func(tx pgx.Tx) error {
+		if err := fn(tx); err != nil {
+			return err
+		}
+		if err := record(ctx, tx, s.cfg.Consumer, []*delivery{d}); err != nil {
+			return err
+		}
+		if d.redelivered() || d.attempt > 1 {
+			return forget(ctx, tx, s.cfg.Consumer, []*delivery{d})
+		}
+		return nil
+	})
+}
+
+// note puts d's attempt on record as one that ended with cause.
+func (s *session) note(ctx context.Context, d *delivery, cause string) error {
+	return s.insist(ctx, func() error { return away(noteAttempt(ctx, s.db, s.cfg.Consumer, d, cause)) })
+}
+
+// unmark takes back an attempt that the worker cut short. Should that fail too,
+// the attempt counts: one outage costs a message one attempt at most.
+func (s *session) unmark(ctx context.Context, d *delivery) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	if err := takeBack(ctx, s.db, s.cfg.Consumer, d); err != nil {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "interrupted attempt stays on record", d.attrs(err)...)
+	}
+}
+
+// maxBroken is how often running a message may break a transaction that
+// Postgres had begun before it is the message's own failure.
+const maxBroken = 3
+
+// blame insists on step, but not for ever when Postgres answers each time and
+// step breaks its connection each time.
+func (s *session) blame(ctx context.Context, step func() error) error {
+	broken := 0
+	return s.insist(ctx, func() error {
+		err := step()
+		if e, ok := errors.AsType[*awayError](err); ok && e.begun {
+			if broken++; broken == maxBroken {
+				return fmt.Errorf("%d times running: %w", broken, e.err)
+			}
+		}
+		return err
+	})
+}
+
+// fail puts a failed attempt on record and asks for another, or gives up.
+func (s *session) fail(ctx context.Context, d *delivery, cause error) error {
+	_, permanent := errors.AsType[*permanentError](cause)
+	if permanent || d.attempt >= s.cfg.MaxAttempts {
+		d.failure = cause
+		return s.bury(ctx, []*delivery{d})
+	}
+	if err := s.note(ctx, d, cause.Error()); err != nil {
+		return err
+	}
+	s.retry(ctx, d, cause)
+	return nil
+}

@@ -1,0 +1,100 @@
+package inbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/jetboxhq/jetbox/internal/deadletter"
+)
+
+// maxReason bounds a dead letter's reason; its errors say more.
+const maxReason = 1000
+
+// bury makes dead letters of ds, and only then ends their deliveries.
+func (s *session) bury(ctx context.Context, ds []*delivery) error {
+	if len(ds) == 0 {
+		return nil
+	}
+	var buried []*delivery
+	err := s.insist(ctx, func() error {
+		return inTx(ctx, s.db, func(tx pgx.Tx) (err error) {
+			buried, err = s.writeLetters(ctx, tx, ds)
+			return err
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("dead letter: %w", err)
+	}
+	for _, d := range buried {
+		s.log.LogAttrs(ctx, slog.LevelError, "message is a dead letter", d.attrs(s.reason(d))...)
+		s.terminate(ctx, d, outcomeDead, s.reason(d).Error())
+	}
+	for _, d := range ds { // what is left was processed or buried meanwhile
+		s.ack(ctx, d, outcomeDuplicate)
+	}
+	return nil
+}
+
+// writeLetters writes a letter for each of ds that is neither processed nor
+// dead yet, and returns those.
+func (s *session) writeLetters(ctx context.Context, tx pgx.Tx, ds []*delivery) ([]*delivery, error) {
+	done, err := processed(ctx, tx, s.cfg.Consumer, ds)
+	if err != nil {
+		return nil, err
+	}
+	old, err := dead(ctx, tx, s.cfg.Consumer, ds)
+	if err != nil {
+		return nil, err
+	}
+	var buried []*delivery
+	var letters []deadletter.Letter
+	for _, d := range ds {
+		if done[d.env.ID] || old[d.env.ID] {
+			continue
+		}
+		l, err := s.letter(ctx, tx, d)
+		if err != nil {
+			return nil, err
+		}
+		buried, letters = append(buried, d), append(letters, l)
+	}
+	if err := deadletter.Insert(ctx, tx, letters...); err != nil {
+		return nil, err
+	}
+	return buried, forget(ctx, tx, s.cfg.Consumer, buried)
+}
+
+func (s *session) letter(ctx context.Context, tx pgx.Tx, d *delivery) (deadletter.Letter, error) {
+	l := deadletter.Letter{
+		MessageID: d.env.ID, Consumer: s.cfg.Consumer, Subject: d.msg.Subject(), Key: d.env.Key,
+		Headers: d.env.Headers, Payload: d.msg.Data(), ContentType: d.env.ContentType,
+		Reason: line(s.reason(d).Error(), maxReason),
+		Stream: d.meta.Stream, StreamSeq: d.meta.Sequence.Stream,
+	}
+	if d.failure != nil {
+		if err := noteAttempt(ctx, tx, s.cfg.Consumer, d, d.failure.Error()); err != nil {
+			return l, err
+		}
+	}
+	var err error
+	if d.failure != nil || d.redelivered() {
+		l.Errors, err = failed(ctx, tx, s.cfg.Consumer, d)
+	}
+	l.Attempts = len(l.Errors)
+	return l, err
+}
+
+// reason is why d is dead.
+func (s *session) reason(d *delivery) error {
+	if d.failure == nil {
+		return d.refusal
+	}
+	if _, permanent := errors.AsType[*permanentError](d.failure); permanent {
+		return d.failure
+	}
+	return fmt.Errorf("attempt %d of %d failed: %w", d.attempt, s.cfg.MaxAttempts, d.failure)
+}

@@ -1,0 +1,110 @@
+package inbox
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// WorkerConfig tunes a Worker. The zero value is ready for production.
+type WorkerConfig struct {
+	// Stream to consume. Empty means JOBS.
+	Stream string
+	// Consumer is the durable consumer's name, under which messages count as
+	// processed. All workers of one name share its messages. Empty means worker.
+	Consumer string
+	// FilterSubjects are the subjects to consume. Empty means the handlers' own;
+	// a message of a wider filter that no handler wants becomes a dead letter.
+	FilterSubjects []string
+	// BatchSize is how many messages one transaction takes at most. It never
+	// waits for more than have arrived. Zero means 500.
+	BatchSize int
+	// Concurrency is how many batches run at once, on as many connections to
+	// Postgres. Zero means 4.
+	Concurrency int
+	// Calls is how many handlers made with Handle run at once. Zero means 32.
+	Calls int
+	// MaxAttempts is how many attempts a message gets. Zero means 5.
+	MaxAttempts int
+	// RetryDelay is how long a failed message waits for its second attempt; each
+	// later one waits twice as long, up to 5 minutes. Zero means 1 s.
+	RetryDelay time.Duration
+	// AckWait is how long the broker waits for a sign of life of a message's
+	// worker before it delivers the message to another. Zero means 30 s.
+	AckWait time.Duration
+	// HandlerTimeout is how long one call of a handler may take. Zero means 30 s.
+	HandlerTimeout time.Duration
+	// Retention is how long a processed message is remembered. It must exceed
+	// the outbox's, or a replay runs a message again. Zero means 14 days.
+	Retention time.Duration
+	// DrainTimeout is how long Run may go on after its context is done, to finish
+	// what has begun. Zero means 25 s.
+	DrainTimeout time.Duration
+	// Logger receives what an operator should see. Nil discards it.
+	Logger *slog.Logger
+	// Metrics is where the worker registers its metrics. Nil keeps them unseen.
+	Metrics prometheus.Registerer
+}
+
+const day = 24 * time.Hour
+
+func (c WorkerConfig) withDefaults(handlers []Handler) WorkerConfig {
+	c.Stream = cmp.Or(c.Stream, "JOBS")
+	c.Consumer = cmp.Or(c.Consumer, "worker")
+	c.BatchSize = cmp.Or(c.BatchSize, 500)
+	c.Concurrency = cmp.Or(c.Concurrency, 4)
+	c.Calls = cmp.Or(c.Calls, 32)
+	c.MaxAttempts = cmp.Or(c.MaxAttempts, 5)
+	c.RetryDelay = cmp.Or(c.RetryDelay, time.Second)
+	c.AckWait = cmp.Or(c.AckWait, 30*time.Second)
+	c.HandlerTimeout = cmp.Or(c.HandlerTimeout, 30*time.Second)
+	c.Retention = cmp.Or(c.Retention, 14*day)
+	c.DrainTimeout = cmp.Or(c.DrainTimeout, 25*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if len(c.FilterSubjects) == 0 {
+		for _, h := range handlers {
+			c.FilterSubjects = append(c.FilterSubjects, h.subject)
+		}
+	}
+	c.FilterSubjects = widest(c.FilterSubjects)
+	return c
+}
+
+// validate reports every mistake at once, so that one restart fixes them all.
+func (c WorkerConfig) validate(handlers []Handler) error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	for name, v := range map[string]string{"Stream": c.Stream, "Consumer": c.Consumer} {
+		check(!strings.ContainsAny(v, " \t\r\n.*>/\\") && !strings.HasPrefix(v, "$"),
+			"%s %q: no spaces, dots, wildcards, slashes or leading $", name, v)
+	}
+	for name, v := range map[string]int{"BatchSize": c.BatchSize, "Concurrency": c.Concurrency,
+		"Calls": c.Calls, "MaxAttempts": c.MaxAttempts} {
+		check(v > 0, "%s %d is negative", name, v)
+	}
+	check(c.BatchSize <= 10_000, "BatchSize %d is above 10000", c.BatchSize)
+	for name, v := range map[string]time.Duration{"RetryDelay": c.RetryDelay, "AckWait": c.AckWait,
+		"HandlerTimeout": c.HandlerTimeout, "DrainTimeout": c.DrainTimeout} {
+		check(v > 0, "%s %v is negative", name, v)
+	}
+	check(c.Retention >= day, "Retention %v is less than a day", c.Retention)
+	check(len(handlers) > 0, "no handlers")
+	seen := map[string]bool{}
+	for _, h := range handlers {
+		check(h.subject != "", "a handler has no subject")
+		check(!seen[h.subject], "two handlers for subject %s", h.subject)
+		seen[h.subject] = true
+	}
+	return errors.Join(errs...)
+}

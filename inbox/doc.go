@@ -1,0 +1,39 @@
+// Package inbox turns deliveries of a JetStream message into one committed
+// effect.
+//
+// What a handler writes through its transaction happens exactly once for each
+// (consumer, message): the transaction also inserts the message's ID into
+// jetbox.inbox, whose primary key refuses a second time. A message is
+// acknowledged after that commit and never before, and a message that cannot be
+// processed ends in jetbox.dead_letter with a reason.
+//
+// Effects outside the transaction, such as an HTTP call, happen at least once;
+// they carry a stable idempotency key. Messages of one key stay in order within
+// a worker and one kind of handler while none of them fails: what is
+// redelivered comes after what overtook it.
+//
+// # Flow
+//
+//	Consume ─▶ lane ─▶ { look up IDs ─▶ handlers ─▶ IDs and results ─▶ COMMIT } ─▶ ack
+//	                       │ any error: roll back, and run the batch's messages one by one
+//	                       ▼
+//	                     failed_attempt ─▶ nak with delay ─▶ … ─▶ dead_letter ─▶ term
+//
+// # What counts as an attempt
+//
+// An attempt counts when its failure is on record in jetbox.failed_attempt, and
+// MaxAttempts of them make a dead letter. The broker's delivery count decides
+// nothing by itself: it also rises when Postgres was away, when a worker
+// stopped, when an acknowledgement was lost. But before a redelivered message
+// runs, its attempt is put on record as one the worker did not survive, and
+// taken back when the run ends: so a message that kills its process each time
+// is dead after MaxAttempts deliveries beyond its first. Messages under that
+// suspicion run one at a time in a process, so that they do not take innocent
+// ones with them.
+//
+// An error of Postgres itself (no connection, a lost one, a COMMIT whose outcome
+// is unknown, a deadlock, a serialization failure) is not an attempt. The worker
+// keeps the message and tries again; the next look into the inbox decides
+// whether an unknown COMMIT was one. Only when Postgres answers and the same
+// message breaks its connection three times running is the message blamed.
+package inbox

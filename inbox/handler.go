@@ -1,0 +1,94 @@
+package inbox
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Handler processes the messages of one subject. Make one with HandleTx,
+// HandleBatch, SQLFunction or Handle.
+type Handler struct {
+	subject string
+	decode  func(*delivery) (any, error)
+	prepare func(context.Context, *pgxpool.Pool) error // checks at start; may be nil
+
+	// One of these is set. run and runSet have all their effects in tx.
+	run    func(ctx context.Context, tx pgx.Tx, d *delivery) error
+	runSet func(ctx context.Context, tx pgx.Tx, ds []*delivery) error
+	call   func(ctx context.Context, d *delivery) error
+}
+
+// HandleTx processes messages whose subject matches with fn. What fn writes
+// through tx happens exactly once: tx also records the message as processed,
+// with R as its JSON result, and belongs to the worker, which shares it between
+// many messages. A fn that fails is undone together with its batch, and every
+// message of the batch runs again in a transaction of its own.
+//
+// T is decoded from JSON; a T of []byte or json.RawMessage gets the bytes.
+func HandleTx[T, R any](subject string, fn func(ctx context.Context, tx pgx.Tx, msg Message[T]) (R, error)) Handler {
+	return Handler{subject: subject, decode: decode[T],
+		run: func(ctx context.Context, tx pgx.Tx, d *delivery) error {
+			result, err := fn(ctx, tx, newMessage[T](d))
+			if err == nil {
+				d.result, err = encode(result)
+			}
+			return err
+		}}
+}
+
+// HandleBatch is HandleTx for many messages in one call, to be written with one
+// statement. fn returns one result for each message, in their order. After an
+// error it is called again with each message alone.
+func HandleBatch[T, R any](subject string, fn func(ctx context.Context, tx pgx.Tx, msgs []Message[T]) ([]R, error)) Handler {
+	return Handler{subject: subject, decode: decode[T],
+		runSet: func(ctx context.Context, tx pgx.Tx, ds []*delivery) error {
+			msgs := make([]Message[T], len(ds))
+			for i, d := range ds {
+				msgs[i] = newMessage[T](d)
+			}
+			results, err := fn(ctx, tx, msgs)
+			if err != nil {
+				return err
+			}
+			return setResults(ds, results)
+		}}
+}
+
+func setResults[R any](ds []*delivery, results []R) error {
+	if len(results) != len(ds) {
+		return Permanent(fmt.Errorf("handler returned %d results for %d messages", len(results), len(ds)))
+	}
+	for i, d := range ds {
+		var err error
+		if d.result, err = encode(results[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Handle processes messages whose subject matches with fn, for effects outside
+// the database: at least once, many at a time, each to be made harmless twice
+// with the message's IdempotencyKey. A message the inbox has already is not
+// handed out again; fn's result is recorded after it returns.
+func Handle[T, R any](subject string, fn func(ctx context.Context, msg Message[T]) (R, error)) Handler {
+	return Handler{subject: subject, decode: decode[T],
+		call: func(ctx context.Context, d *delivery) error {
+			result, err := fn(ctx, newMessage[T](d))
+			if err == nil {
+				d.result, err = encode(result)
+			}
+			return err
+		}}
+}
+
+// inTransaction is h as one function over messages.
+func (h *Handler) inTransaction(ctx context.Context, tx pgx.Tx, ds []*delivery) error {
+	if h.runSet != nil {
+		return h.runSet(ctx, tx, ds)
+	}
+	return h.run(ctx, tx, ds[0]) // plan gives it one at a time
+}

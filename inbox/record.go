@@ -1,0 +1,196 @@
+package inbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/jetboxhq/jetbox/internal/deadletter"
+)
+
+// processedSQL asks the primary key once for each ID, whatever the planner
+// thinks of a partition that was empty when it planned: OFFSET 0 keeps EXISTS
+// from becoming a join.
+const processedSQL = `
+SELECT id FROM unnest($2::uuid[], $3::date[]) AS k (id, day)
+WHERE EXISTS (
+	SELECT FROM jetbox.inbox i WHERE i.message_id = k.id AND i.consumer = $1 AND i.day = k.day OFFSET 0)`
+
+// processed returns those of ds that the inbox has for consumer.
+func processed(ctx context.Context, db deadletter.Querier, consumer string, ds []*delivery) (map[uuid.UUID]bool, error) {
+	ids, days := make([]pgtype.UUID, len(ds)), make([]pgtype.Date, len(ds))
+	for i, d := range ds {
+		ids[i], days[i] = d.id(), d.day
+	}
+	rows, err := db.Query(ctx, processedSQL, consumer, ids, days)
+	if err != nil {
+		return nil, fmt.Errorf("look up: %w", err)
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return nil, fmt.Errorf("look up: %w", err)
+	}
+	return set(found), nil
+}
+
+// dead returns those of ds that are dead letters of consumer.
+func dead(ctx context.Context, db deadletter.Querier, consumer string, ds []*delivery) (map[uuid.UUID]bool, error) {
+	ids := make([]pgtype.UUID, len(ds))
+	for i, d := range ds {
+		ids[i] = d.id()
+	}
+	found, err := deadletter.Find(ctx, db, consumer, ids)
+	return set(found), err
+}
+
+func set(ids []uuid.UUID) map[uuid.UUID]bool {
+	m := make(map[uuid.UUID]bool, len(ids))
+	for _, id := range ids {
+		m[id] = true
+	}
+	return m
+}
+
+// recordSQL is the one statement that makes a message processed. There is no
+// ON CONFLICT: it waits for a concurrent duplicate to end, and if that one
+// commits, this transaction must not.
+const recordSQL = `
+INSERT INTO jetbox.inbox (message_id, consumer, day, subject, result)
+SELECT id, $1, day, subject, result::json
+FROM unnest($2::uuid[], $3::date[], $4::text[], $5::text[]) AS k (id, day, subject, result)`
+
+// errDuplicate reports a message whose effects are already committed.
+var errDuplicate = errors.New("already processed")
+
+// record writes the IDs and results of ds as part of tx.
+func record(ctx context.Context, tx pgx.Tx, consumer string, ds []*delivery) error {
+	n := len(ds)
+	ids, days := make([]pgtype.UUID, n), make([]pgtype.Date, n)
+	subjects, results := make([]string, n), make([]*string, n)
+	for i, d := range byID(ds) {
+		ids[i], days[i], subjects[i], results[i] = d.id(), d.day, d.msg.Subject(), d.result
+	}
+	_, err := tx.Exec(ctx, recordSQL, consumer, ids, days, subjects, results)
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "23505" {
+		return errDuplicate
+	}
+	if err != nil {
+		return fmt.Errorf("record: %w", err)
+	}
+	return nil
+}
+
+// unfinished is the error of an attempt that has begun and not ended: what a
+// worker leaves behind that dies.
+const unfinished = "the worker died, or lost Postgres, during this attempt"
+
+const attemptsSQL = `
+SELECT coalesce(max(attempt), 0), coalesce(bool_or(error = $3), false)
+FROM jetbox.failed_attempt WHERE message_id = $1 AND consumer = $2`
+
+// attempts returns how many attempts at d are on record, and whether one of
+// them was not survived.
+func attempts(ctx context.Context, db *pgxpool.Pool, consumer string, d *delivery) (n int, suspect bool, err error) {
+	if err := db.QueryRow(ctx, attemptsSQL, d.id(), consumer, unfinished).Scan(&n, &suspect); err != nil {
+		return 0, false, fmt.Errorf("attempts: %w", err)
+	}
+	return n, suspect, nil
+}
+
+const attemptSQL = `
+INSERT INTO jetbox.failed_attempt (message_id, consumer, attempt, error) VALUES ($1, $2, $3, $4)
+ON CONFLICT (message_id, consumer, attempt) DO UPDATE SET error = excluded.error, failed_at = excluded.failed_at`
+
+// maxError bounds an error kept with an attempt.
+const maxError = 8192
+
+// noteAttempt puts d's attempt on record as one that ended with cause.
+func noteAttempt(ctx context.Context, db executor, consumer string, d *delivery, cause string) error {
+	cause = deadletter.Text(cause[:min(len(cause), maxError)])
+	if _, err := db.Exec(ctx, attemptSQL, d.id(), consumer, d.attempt, cause); err != nil {
+		return fmt.Errorf("note attempt: %w", err)
+	}
+	return nil
+}
+
+// executor is a pool or a transaction.
+type executor interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+const takeBackSQL = `
+DELETE FROM jetbox.failed_attempt WHERE message_id = $1 AND consumer = $2 AND attempt = $3 AND error = $4`
+
+// takeBack removes the note of an attempt that the worker itself cut short.
+func takeBack(ctx context.Context, db *pgxpool.Pool, consumer string, d *delivery) error {
+	if _, err := db.Exec(ctx, takeBackSQL, d.id(), consumer, d.attempt, unfinished); err != nil {
+		return fmt.Errorf("take back attempt: %w", err)
+	}
+	return nil
+}
+
+const forgetSQL = `DELETE FROM jetbox.failed_attempt WHERE consumer = $1 AND message_id = ANY ($2::uuid[])`
+
+// forget removes the attempts at messages that are done or dead.
+func forget(ctx context.Context, db executor, consumer string, ds []*delivery) error {
+	ids := make([]pgtype.UUID, len(ds))
+	for i, d := range ds {
+		ids[i] = d.id()
+	}
+	if _, err := db.Exec(ctx, forgetSQL, consumer, ids); err != nil {
+		return fmt.Errorf("forget attempts: %w", err)
+	}
+	return nil
+}
+
+const failedSQL = `
+SELECT attempt, failed_at, error FROM jetbox.failed_attempt
+WHERE message_id = $1 AND consumer = $2 ORDER BY attempt`
+
+// failed returns the attempts on record, oldest first.
+func failed(ctx context.Context, tx pgx.Tx, consumer string, d *delivery) ([]deadletter.Attempt, error) {
+	rows, err := tx.Query(ctx, failedSQL, d.id(), consumer)
+	if err != nil {
+		return nil, fmt.Errorf("failed attempts: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (a deadletter.Attempt, err error) {
+		return a, row.Scan(&a.Attempt, &a.At, &a.Error)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("failed attempts: %w", err)
+	}
+	return list, nil
+}
+
+const maintainSQL = `SELECT first_day, end_day FROM jetbox.maintain_inbox($1, $2)`
+
+// pruneSQL drops what outlived its use: attempts at messages that never came
+// back, and foreign IDs, which carry no time to drop a partition by.
+const (
+	pruneAttemptsSQL = `DELETE FROM jetbox.failed_attempt WHERE failed_at < now() - $1::interval`
+	pruneForeignSQL  = `DELETE FROM jetbox.inbox WHERE day = '-infinity' AND processed_at < now() - $1::interval`
+)
+
+// ahead is how far beyond today partitions are made.
+const ahead = 14 * 24 * time.Hour
+
+// maintain makes and drops partitions, and returns the first day the inbox
+// covers and the first it does not.
+func maintain(ctx context.Context, db *pgxpool.Pool, retention time.Duration) (first, end time.Time, err error) {
+	if err := db.QueryRow(ctx, maintainSQL, retention, ahead).Scan(&first, &end); err != nil {
+		return first, end, fmt.Errorf("partitions: %w", err)
+	}
+	for _, sql := range []string{pruneAttemptsSQL, pruneForeignSQL} {
+		if _, err := db.Exec(ctx, sql, retention); err != nil {
+			return first, end, fmt.Errorf("prune: %w", err)
+		}
+	}
+	return first, end, nil
+}

@@ -1,0 +1,190 @@
+package inbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+)
+
+// session is one connection's life: it ends with the worker, or with the
+// connection or the consumer, and is then built anew.
+type session struct {
+	*Worker
+	conn     *nats.Conn
+	consumer jetstream.Consumer
+	held     *held
+	batches  *lanes
+	calls    *lanes
+	stopping <-chan struct{} // closed: finish what has begun, begin nothing
+}
+
+// session reads and processes until ctx is done or the session breaks. It
+// finishes what it has begun, for which work outlives ctx.
+func (w *Worker) session(ctx, work context.Context) error {
+	conn, err := w.dial()
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		return fmt.Errorf("jetstream: %w", err)
+	}
+	consumer, err := ensureConsumer(ctx, js, w.cfg)
+	if err != nil {
+		return err
+	}
+	s := &session{Worker: w, conn: conn, consumer: consumer}
+	s.held = newHeld(w.capacity())
+	s.batches = newLanes(w.cfg.Concurrency, s.held.limit)
+	s.calls = newLanes(w.cfg.Calls, s.held.limit)
+	w.live.Store(conn)
+	defer w.live.Store(nil)
+	return s.run(ctx, work)
+}
+
+// run has as many goroutines as lanes, and one that keeps what they hold.
+func (s *session) run(ctx, work context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	s.stopping = ctx.Done()
+	var lanes, keeper errgroup.Group
+	for i := range s.cfg.Concurrency {
+		lanes.Go(func() error { return s.lane(work, s.batches, i, s.cfg.BatchSize) })
+	}
+	for i := range s.cfg.Calls {
+		lanes.Go(func() error { return s.lane(work, s.calls, i, 1) })
+	}
+	keep, done := context.WithCancel(work)
+	keeper.Go(func() error {
+		s.held.keep(keep, s.cfg.AckWait/3, s.metrics.ackFailures.Inc)
+		return nil
+	})
+	err := s.read(ctx)
+	stop()
+	s.batches.close()
+	s.calls.close()
+	failed := lanes.Wait()
+	done()
+	return errors.Join(err, failed, keeper.Wait(), s.flush())
+}
+
+// flush sends the last acknowledgements; without a connection they are
+// redeliveries that meet the inbox.
+func (s *session) flush() error {
+	if !s.conn.IsConnected() {
+		return nil
+	}
+	if err := s.conn.FlushTimeout(5 * time.Second); err != nil {
+		return fmt.Errorf("flush: %w", err)
+	}
+	return nil
+}
+
+// read asks for as many deliveries as there is room for, and no more: what
+// waited in the client's own buffer would age towards a redelivery.
+func (s *session) read(ctx context.Context) error {
+	for {
+		n := s.held.waitForRoom(ctx)
+		if n == 0 {
+			return nil
+		}
+		if err := s.pull(ctx, n); err != nil {
+			return fmt.Errorf("consume: %w", err)
+		}
+	}
+}
+
+// pullExpiry also bounds how long a consumer's silence goes unnoticed: Consume
+// asks again after two missed heartbeats, of half of it each.
+const pullExpiry = 10 * time.Second
+
+// pull receives n deliveries. When ctx ends first, or the consumer breaks, what
+// the broker has sent already is handed on too, to be given back.
+func (s *session) pull(ctx context.Context, n int) error {
+	broken := make(chan error, 1)
+	c, err := s.consumer.Consume(func(m jetstream.Msg) { s.accept(ctx, m) },
+		jetstream.StopAfter(n), jetstream.PullExpiry(pullExpiry),
+		jetstream.PullMaxMessagesWithBytesLimit(n, maxPullBytes),
+		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
+			if breaks(err) {
+				select {
+				case broken <- err:
+				default:
+				}
+			}
+		}))
+	if err != nil {
+		return err
+	}
+	closed := c.Closed()
+	select {
+	case <-closed:
+	case <-ctx.Done():
+	case err = <-broken:
+	}
+	c.Drain()
+	select {
+	case <-closed:
+	case <-time.After(5 * time.Second): // the connection is away: nothing more comes
+	}
+	return err
+}
+
+// breaks reports what Consume cannot mend by asking again.
+func breaks(err error) bool {
+	for _, end := range []error{jetstream.ErrConsumerDeleted, jetstream.ErrConsumerNotFound,
+		jetstream.ErrBadRequest, jetstream.ErrConnectionClosed, nats.ErrConnectionClosed, nats.ErrNoResponders} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return false
+}
+
+// accept takes a delivery in hand and gives it to its lane.
+func (s *session) accept(ctx context.Context, m jetstream.Msg) {
+	d, err := newDelivery(m)
+	if err != nil { // not from a stream: nothing to settle
+		s.log.LogAttrs(ctx, slog.LevelWarn, "delivery without metadata ignored", slog.Any("error", err))
+		return
+	}
+	s.held.waitForBytes(ctx)
+	s.held.add(d)
+	s.metrics.arrived(d)
+	if d.handler = s.handlerOf(m.Subject()); d.handler != nil && d.handler.call != nil {
+		s.calls.put(d)
+		return
+	}
+	s.batches.put(d)
+}
+
+// lane processes what arrives in lane i, at most limit at a time.
+func (s *session) lane(ctx context.Context, l *lanes, i, limit int) error {
+	for {
+		batch := l.take(i, limit)
+		if len(batch) == 0 {
+			return nil
+		}
+		if s.isStopping() {
+			s.giveBack(ctx, batch, 0)
+			continue
+		}
+		s.process(ctx, batch)
+	}
+}
+
+func (s *session) isStopping() bool {
+	select {
+	case <-s.stopping:
+		return true
+	default:
+		return false
+	}
+}

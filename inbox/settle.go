@@ -1,0 +1,109 @@
+package inbox
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+)
+
+// errStopping reports work not begun because the worker stops.
+var errStopping = errors.New("worker is stopping")
+
+// The outcomes of a delivery, as the metrics name them.
+const (
+	outcomeCommitted = "committed"
+	outcomeDuplicate = "duplicate"
+	outcomeRetry     = "retry"
+	outcomeDead      = "dead"
+	outcomeReturned  = "returned"
+)
+
+// ack must only be called once Postgres has confirmed the commit.
+func (s *session) ack(ctx context.Context, d *delivery, outcome string) {
+	s.settle(ctx, d, outcome, d.msg.Ack)
+}
+
+func (s *session) terminate(ctx context.Context, d *delivery, outcome, reason string) {
+	s.settle(ctx, d, outcome, func() error { return d.msg.TermWithReason(line(reason, 200)) })
+}
+
+// retry asks for another attempt at d after the delay that cause calls for.
+func (s *session) retry(ctx context.Context, d *delivery, cause error) {
+	s.log.LogAttrs(ctx, slog.LevelWarn, "handler failed, will retry", d.attrs(cause)...)
+	delay := retryDelay(cause, d.attempt, s.cfg.RetryDelay)
+	s.settle(ctx, d, outcomeRetry, func() error { return d.msg.NakWithDelay(delay) })
+}
+
+// postpone gives back what is left of batch because of err, which is no fault
+// of its messages: at once when the worker stops, else after a while.
+func (s *session) postpone(ctx context.Context, batch []*delivery, err error) {
+	if s.isStopping() || ctx.Err() != nil {
+		s.giveBack(ctx, batch, 0)
+		return
+	}
+	s.log.LogAttrs(ctx, slog.LevelError, "batch postponed", slog.Int("batch", len(batch)), slog.Any("error", err))
+	s.giveBack(ctx, batch, time.Second+rand.N(4*time.Second))
+}
+
+// giveBack asks for the redelivery of what is not settled yet.
+func (s *session) giveBack(ctx context.Context, ds []*delivery, delay time.Duration) {
+	for _, d := range ds {
+		s.settle(ctx, d, outcomeReturned, func() error { return d.msg.NakWithDelay(delay) })
+	}
+}
+
+// settle tells the broker once what became of d. If that fails, d is delivered
+// again and the inbox knows it.
+func (s *session) settle(ctx context.Context, d *delivery, outcome string, tell func() error) {
+	if !s.held.remove(d) {
+		return
+	}
+	if err := tell(); err != nil {
+		s.metrics.ackFailures.Inc()
+		s.log.LogAttrs(ctx, slog.LevelDebug, "settlement not sent", d.attrs(err)...)
+	}
+	s.metrics.settled(d, outcome)
+}
+
+// insist repeats step while Postgres is away, for as long as a redelivery
+// elsewhere would take, unless the worker stops.
+func (s *session) insist(ctx context.Context, step func() error) error {
+	err := step()
+	if !isAway(err) {
+		return err
+	}
+	s.log.LogAttrs(ctx, slog.LevelWarn, "postgres is away, messages wait", slog.Any("error", err))
+	delays := backoff.NewExponentialBackOff()
+	delays.InitialInterval, delays.MaxInterval = 50*time.Millisecond, 5*time.Second
+	for until := time.Now().Add(s.cfg.AckWait); isAway(err) && time.Now().Before(until); {
+		if !s.sleep(ctx, delays.NextBackOff()) {
+			return err
+		}
+		err = step()
+	}
+	return err
+}
+
+// sleep waits for d and reports whether the session still runs at the end.
+func (s *session) sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-s.stopping:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// line is the first line of text, at most n bytes of it.
+func line(text string, n int) string {
+	text, _, _ = strings.Cut(text, "\n")
+	return strings.ToValidUTF8(text[:min(len(text), n)], "")
+}

@@ -1,0 +1,141 @@
+package inbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// awayError is a failure that is no fault of the message: Postgres cannot be
+// reached, has broken off, or has not said how a COMMIT ended.
+type awayError struct {
+	err   error
+	begun bool // the transaction had begun: the message may have broken it
+}
+
+func (e *awayError) Error() string { return e.err.Error() }
+func (e *awayError) Unwrap() error { return e.err }
+
+func isAway(err error) bool {
+	_, ok := errors.AsType[*awayError](err)
+	return ok
+}
+
+// away marks err as no fault of a message: it is about the worker's own SQL.
+func away(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &awayError{err: err}
+}
+
+// inTx runs fn in a transaction and commits it. What is no fault of fn comes
+// back as an awayError; after one, fn may or may not have been committed.
+func inTx(ctx context.Context, db *pgxpool.Pool, fn func(pgx.Tx) error) error {
+	conn, err := db.Acquire(ctx)
+	if err != nil {
+		return away(fmt.Errorf("connect: %w", err))
+	}
+	defer conn.Release()
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return away(fmt.Errorf("begin: %w", err))
+	}
+	err = fn(tx)
+	switch {
+	case errors.Is(err, errDeaf):
+		return errors.Join(err, abandon(conn))
+	case err != nil:
+		return undo(ctx, conn, tx, err)
+	}
+	return commit(ctx, tx)
+}
+
+// abandon cuts the connection under a handler that is still running: the
+// server rolls back, and nobody else gets to use the connection.
+func abandon(conn *pgxpool.Conn) error {
+	return conn.Hijack().PgConn().Conn().Close()
+}
+
+// undo rolls back after err, and tells a broken connection from a failure.
+func undo(ctx context.Context, conn *pgxpool.Conn, tx pgx.Tx, err error) error {
+	broken := conn.Conn().IsClosed()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if rollback := tx.Rollback(ctx); rollback != nil && !broken && !errors.Is(rollback, pgx.ErrTxClosed) {
+		err = errors.Join(err, fmt.Errorf("rollback: %w", rollback))
+	}
+	if !errors.Is(err, errHandlerTimeout) && (broken || transient(err)) {
+		return &awayError{err, true}
+	}
+	return err
+}
+
+// commit reports a failure as the transaction's own only where Postgres says
+// that it has rolled back. Anything else is unknown: pgx may call an error safe
+// to retry although the transaction has committed.
+func commit(ctx context.Context, tx pgx.Tx) error {
+	err := tx.Commit(ctx)
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("commit: %w", err)
+	if errors.Is(err, pgx.ErrTxCommitRollback) {
+		return err
+	}
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Severity == "ERROR" && !transient(err) {
+		return err
+	}
+	return &awayError{err, true}
+}
+
+// transient reports an error by which Postgres says that the same transaction
+// may succeed later.
+func transient(err error) bool {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return false
+	}
+	switch e.Code {
+	case "40001", "40P01", // serialization failure, deadlock
+		"25006",                            // read-only: a standby, in a failover
+		"57P01", "57P02", "57P03", "57P05": // the server is ending or starting
+		return true
+	}
+	switch e.Code[:2] {
+	case "08", "53", "58": // connection, resources, system
+		return true
+	}
+	return false
+}
+
+var (
+	errTxOwned = errors.New("inbox: the transaction belongs to the worker, which commits it: use Begin for a savepoint")
+	errTxEnded = errors.New("the handler ended the worker's transaction itself: its effects may be committed without the message's ID")
+	errTxLeft  = errors.New("the handler returned success from a transaction that had failed")
+)
+
+// handlerTx is the worker's transaction as a handler sees it.
+type handlerTx struct{ pgx.Tx }
+
+// Commit refuses.
+func (handlerTx) Commit(context.Context) error { return errTxOwned }
+
+// Rollback refuses: return an error instead.
+func (handlerTx) Rollback(context.Context) error { return errTxOwned }
+
+// intact reports what a handler did to tx that it may not do.
+func intact(tx pgx.Tx) error {
+	switch tx.Conn().PgConn().TxStatus() {
+	case 'I':
+		return Permanent(errTxEnded)
+	case 'E':
+		return errTxLeft
+	}
+	return nil
+}
