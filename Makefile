@@ -1,0 +1,31 @@
+# Every target is one command that you could type yourself.
+.DEFAULT_GOAL := help
+.PHONY: help demo up test lint fmt bench build image
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## prove the promise: processes are killed, nothing is lost or doubled
+	go run ./cmd/jetbox demo
+
+up: ## run everything in one process, data in ./jetbox-data
+	go run ./cmd/jetbox up
+
+test: ## run every test, against real servers
+	go test -race -timeout 9m ./...
+
+lint: ## vet and lint
+	go vet ./...
+	golangci-lint run ./...
+
+fmt: ## format
+	gofmt -w .
+
+bench: ## run every benchmark
+	go test -run '^$$' -bench . ./...
+
+build: ## build bin/jetbox
+	CGO_ENABLED=0 go build -trimpath -o bin/jetbox ./cmd/jetbox
+
+image: ## build the container image
+	docker build -t jetbox .
