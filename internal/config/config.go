@@ -50,7 +50,7 @@ type Worker struct {
 	Subjects []string `yaml:"subjects"`
 	// Batch is how many messages share a transaction at most.
 	Batch int `yaml:"batch"`
-	// Concurrency is how many messages with outside effects run at once.
+	// Concurrency is how many batches run at once, each on its own connection.
 	Concurrency int `yaml:"concurrency"`
 	// MaxAttempts is how often a message is tried before it is a dead letter.
 	MaxAttempts int `yaml:"max_attempts"`

@@ -167,3 +167,14 @@ func TestNearest_FindsTheWordThatWasMeant(t *testing.T) {
 		}
 	}
 }
+
+func TestLoad_AcceptsTheExample(t *testing.T) {
+	t.Parallel()
+	f, err := Load(filepath.Join("..", "..", "examples", "jetbox.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := f.StreamConfigs()[0], (File{}).StreamConfigs()[0]; !reflect.DeepEqual(got, want) {
+		t.Errorf("stream = %+v, want the default as its comment says: %+v", got, want)
+	}
+}

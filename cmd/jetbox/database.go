@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const databaseExample = "postgres://relay@db/app"
+
+type databaseFlags struct {
+	DatabaseURL string `name:"database-url" placeholder:"URL" help:"Postgres, such as postgres://relay@db/app. With a password: DATABASE_URL, DATABASE_URL_FILE or the PG* variables."`
+}
+
+// named reports whether a database is named at all, here or by libpq's variables.
+func (f databaseFlags) named(env environment) bool {
+	return f.DatabaseURL != "" || env["DATABASE_URL"] != "" || env["DATABASE_URL_FILE"] != "" ||
+		env["PGHOST"] != "" || env["PGSERVICE"] != "" || env["PGDATABASE"] != ""
+}
+
+// config returns how to reach the database. Name is what pg_stat_activity shows.
+func (f databaseFlags) config(env environment, name string) (*pgxpool.Config, error) {
+	if !f.named(env) {
+		return nil, fmt.Errorf("missing --database-url (or DATABASE_URL); example: %s", databaseExample)
+	}
+	if hasPassword(f.DatabaseURL) {
+		return nil, errors.New("--database-url holds a password, which everyone on this machine can see in ps: put it in DATABASE_URL")
+	}
+	dsn, err := env.secret("DATABASE_URL")
+	if err != nil && f.DatabaseURL == "" {
+		return nil, err
+	}
+	if f.DatabaseURL != "" {
+		dsn = f.DatabaseURL
+	}
+	return parseDatabase(dsn, name)
+}
+
+func parseDatabase(dsn, name string) (*pgxpool.Config, error) {
+	// Where a URL is broken, no one can tell which part of it is the password.
+	if _, err := url.Parse(dsn); err != nil && strings.Contains(dsn, "://") {
+		return nil, fmt.Errorf("DATABASE_URL is not a URL; example: %s "+
+			"(in a password, percent-encode what is not a letter or a digit)", databaseExample)
+	}
+	cfg, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		return nil, fmt.Errorf("DATABASE_URL: %w", err)
+	}
+	if cfg.ConnConfig.RuntimeParams["application_name"] == "" {
+		cfg.ConnConfig.RuntimeParams["application_name"] = "jetbox " + name
+	}
+	if cfg.ConnConfig.ConnectTimeout == 0 {
+		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
+	}
+	return cfg, nil
+}
+
+func hasPassword(dsn string) bool {
+	if u, err := url.Parse(dsn); err == nil && u.User != nil {
+		if _, ok := u.User.Password(); ok {
+			return true
+		}
+	}
+	return strings.Contains(dsn, "password=")
+}
+
+// connect opens a connection, and for as long as patience lasts waits for a
+// database that does not answer yet.
+func connect(ctx context.Context, cfg *pgx.ConnConfig, patience time.Duration) (*pgx.Conn, error) {
+	deadline := time.Now().Add(patience)
+	pause := backoff.NewExponentialBackOff()
+	for {
+		conn, err := pgx.ConnectConfig(ctx, cfg)
+		switch {
+		case err == nil:
+			return conn, nil
+		case answered(err):
+			return nil, fmt.Errorf("connect to Postgres: %w", err)
+		case time.Now().After(deadline) || !sleep(ctx, min(pause.NextBackOff(), time.Second)):
+			return nil, fmt.Errorf("%w: connect to Postgres: %w", errUnreachable, err)
+		}
+	}
+}
+
+// answered reports whether a server said no: it is there, and waiting cannot
+// help, unless it is only starting up or full.
+func answered(err error) bool {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && !strings.HasPrefix(e.Code, "57P") && !strings.HasPrefix(e.Code, "53")
+}
+
+// sleep waits for d and reports whether ctx was still alive at the end.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/jetboxhq/jetbox/internal/streams"
+	"github.com/jetboxhq/jetbox/migrations"
+)
+
+// Exit codes, for scripts and orchestrators.
+const (
+	exitOK          = 0
+	exitFailure     = 1
+	exitUsage       = 2   // a flag, a variable, a file or a stream has to be corrected
+	exitUnreachable = 3   // Postgres did not answer in time
+	exitSchema      = 4   // the database has another schema than this binary needs
+	exitInterrupted = 130 // the second signal
+)
+
+// cli is every verb.
+type cli struct {
+	Up      upCommand      `cmd:"" help:"Run everything in one process, with a private Postgres and an embedded NATS where none is named."`
+	Demo    demoCommand    `cmd:"" help:"Prove the promise: kill relay, worker and broker under load, then count what was lost or doubled."`
+	Relay   relayCommand   `cmd:"" help:"Publish what is committed to the outbox."`
+	Worker  workerCommand  `cmd:"" help:"Process messages, each exactly once in the database."`
+	Status  statusCommand  `cmd:"" help:"Show what waits, what is done and what is dead."`
+	Migrate migrateCommand `cmd:"" help:"Bring a database to the schema this binary needs, or look."`
+	Version versionCommand `cmd:"" help:"Show what this binary is."`
+}
+
+const description = `jetbox carries a message from a Postgres transaction through NATS JetStream to exactly one committed effect.
+
+Try it with nothing but this binary: jetbox up`
+
+// run is main without the globals, so a test can start the whole daemon.
+func run(ctx context.Context, args []string, w world) int {
+	helped := false
+	parser, err := kong.New(&cli{},
+		kong.Name("jetbox"),
+		kong.Description(description),
+		kong.Writers(w.stdout, w.stderr),
+		kong.Exit(func(int) { helped = true }),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(w),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
+	if err != nil {
+		return report(w, err)
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	command, err := parser.Parse(args)
+	switch {
+	case helped:
+		return exitOK
+	case err != nil:
+		return report(w, mistakes{fmt.Errorf("%w (jetbox --help lists what there is)", err)})
+	}
+	return report(w, command.Run())
+}
+
+// mistakes are settings that a person has to correct.
+type mistakes []error
+
+func (m mistakes) Error() string {
+	return strings.ReplaceAll(errors.Join(m...).Error(), "\n", "\n  ")
+}
+
+func (m mistakes) Unwrap() []error { return m }
+
+// found returns the errors among errs as mistakes, or nil.
+func found(errs ...error) error {
+	var m mistakes
+	for _, err := range errs {
+		if err != nil {
+			m = append(m, err)
+		}
+	}
+	if len(m) == 0 {
+		return nil
+	}
+	return m
+}
+
+// errUnreachable reports a server that did not answer in time.
+var errUnreachable = errors.New("unreachable")
+
+func report(w world, err error) int {
+	if err == nil {
+		return exitOK
+	}
+	_, _ = fmt.Fprintln(w.stderr, "jetbox:", err) // where else could this go
+	return exitCode(err)
+}
+
+func exitCode(err error) int {
+	var m mistakes
+	switch {
+	case errors.As(err, &m), errors.Is(err, streams.ErrConfig):
+		return exitUsage
+	case errors.Is(err, migrations.ErrVersion):
+		return exitSchema
+	case errors.Is(err, errUnreachable):
+		return exitUnreachable
+	}
+	return exitFailure
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/jetboxhq/jetbox/inbox"
+	"github.com/jetboxhq/jetbox/internal/config"
+	"github.com/jetboxhq/jetbox/internal/natsconn"
+	"github.com/jetboxhq/jetbox/internal/telemetry"
+	"github.com/jetboxhq/jetbox/outbox"
+)
+
+// daemonFlags are what relay, worker and up have in common. A flag wins over
+// its variable, and a variable over jetbox.yaml.
+type daemonFlags struct {
+	databaseFlags
+	natsFlags
+	Config          string `placeholder:"FILE" help:"Streams and handlers (JETBOX_CONFIG; default jetbox.yaml if there is one)."`
+	Streams         string `placeholder:"ensure" help:"ensure makes the streams what jetbox.yaml says, verify only looks (JETBOX_STREAMS)."`
+	HTTPAddr        string `name:"http-addr" placeholder:"127.0.0.1:8080" help:"Where /healthz, /readyz and /metrics are (HTTP_ADDR)."`
+	LogLevel        string `placeholder:"info" help:"debug, info, warn or error (LOG_LEVEL)."`
+	LogFormat       string `placeholder:"auto" help:"auto, json or text (LOG_FORMAT)."`
+	OutboxRetention string `placeholder:"24h" help:"How long sent messages stay in the outbox (OUTBOX_RETENTION)."`
+	InboxRetention  string `placeholder:"336h" help:"How long the inbox remembers a message (INBOX_RETENTION)."`
+	AckWait         string `placeholder:"30s" help:"How long NATS waits for a settlement (ACK_WAIT)."`
+	ShutdownTimeout string `placeholder:"10s" help:"How long begun work may take to finish (SHUTDOWN_TIMEOUT)."`
+}
+
+// settings are flags, variables and jetbox.yaml as one.
+type settings struct {
+	env      environment
+	log      *slog.Logger
+	metrics  *prometheus.Registry
+	httpAddr string
+	nats     natsconn.Config
+	relay    outbox.RelayConfig
+	worker   inbox.WorkerConfig
+	handlers []inbox.Handler
+	builtin  bool // jetbox.yaml names no handlers
+	mistakes []error
+}
+
+func (f daemonFlags) settings(w world) *settings {
+	s := &settings{env: newEnvironment(w.environ), metrics: telemetry.NewRegistry(version())}
+	s.httpAddr = cmp.Or(s.env.or(f.HTTPAddr, "HTTP_ADDR"), "127.0.0.1:8080")
+	s.log = s.logger(f, w)
+	nats, err := f.natsFlags.config(s.env)
+	s.nats = nats
+	s.note(err)
+	file := s.file(f.Config)
+	s.relay = s.relayConfig(f, file)
+	s.worker = s.workerConfig(f, file)
+	s.handlers, s.builtin = handlersOf(file), len(file.Worker.Handlers) == 0
+	if s.relay.Retention >= s.worker.Retention {
+		s.note(fmt.Errorf("INBOX_RETENTION is %s and OUTBOX_RETENTION %s: the inbox must remember longer than the outbox can replay",
+			s.worker.Retention, s.relay.Retention))
+	}
+	return s
+}
+
+func (s *settings) note(err error) {
+	if err != nil {
+		s.mistakes = append(s.mistakes, err)
+	}
+}
+
+func (s *settings) logger(f daemonFlags, w world) *slog.Logger {
+	log, err := telemetry.NewLogger(w.stderr, telemetry.LogConfig{
+		Level:    s.env.or(f.LogLevel, "LOG_LEVEL"),
+		Format:   s.env.or(f.LogFormat, "LOG_FORMAT"),
+		Terminal: w.terminal,
+		NoColor:  s.env["NO_COLOR"] != "",
+	})
+	s.note(err)
+	return log
+}
+
+// file reads jetbox.yaml; only one that was asked for has to exist.
+func (s *settings) file(flag string) config.File {
+	path := s.env.or(flag, "JETBOX_CONFIG")
+	file, err := config.Load(cmp.Or(path, "jetbox.yaml"))
+	if path != "" || !errors.Is(err, fs.ErrNotExist) {
+		s.note(err)
+	}
+	return file
+}
+
+func (s *settings) relayConfig(f daemonFlags, file config.File) outbox.RelayConfig {
+	c := outbox.RelayConfig{
+		Streams:      file.StreamConfigs(),
+		Retention:    s.duration(f.OutboxRetention, "OUTBOX_RETENTION", file.Relay.Retention, 24*time.Hour),
+		Lease:        time.Duration(file.Relay.Lease),
+		DrainTimeout: s.duration(f.ShutdownTimeout, "SHUTDOWN_TIMEOUT", file.Relay.DrainTimeout, 0),
+		Logger:       s.log,
+	}
+	switch mode := s.env.or(f.Streams, "JETBOX_STREAMS"); mode {
+	case "", "ensure":
+	case "verify":
+		c.VerifyStreams = true
+	default:
+		s.note(fmt.Errorf("--streams (or JETBOX_STREAMS): %q is not ensure or verify", mode))
+	}
+	return c
+}
+
+func (s *settings) workerConfig(f daemonFlags, file config.File) inbox.WorkerConfig {
+	w := file.Worker
+	return inbox.WorkerConfig{
+		Stream:         cmp.Or(w.Stream, file.StreamConfigs()[0].Name),
+		Consumer:       w.Consumer,
+		FilterSubjects: w.Subjects,
+		BatchSize:      w.Batch,
+		Concurrency:    w.Concurrency,
+		MaxAttempts:    w.MaxAttempts,
+		AckWait:        s.duration(f.AckWait, "ACK_WAIT", w.AckWait, 0),
+		HandlerTimeout: time.Duration(w.HandlerTimeout),
+		Retention:      s.duration(f.InboxRetention, "INBOX_RETENTION", w.Retention, 14*24*time.Hour),
+		DrainTimeout:   s.duration(f.ShutdownTimeout, "SHUTDOWN_TIMEOUT", w.DrainTimeout, 0),
+		Logger:         s.log,
+	}
+}
+
+func handlersOf(file config.File) []inbox.Handler {
+	if len(file.Worker.Handlers) == 0 {
+		return builtinHandlers()
+	}
+	list := make([]inbox.Handler, len(file.Worker.Handlers))
+	for i, h := range file.Worker.Handlers {
+		list[i] = inbox.SQLFunction(h.Subject, h.Function)
+	}
+	return list
+}
+
+func (s *settings) duration(flag, name string, file config.Duration, otherwise time.Duration) time.Duration {
+	text := s.env.or(flag, name)
+	if text == "" {
+		return cmp.Or(time.Duration(file), otherwise)
+	}
+	d, err := config.ParseDuration(text)
+	if err != nil {
+		s.note(fmt.Errorf("%s: %w", name, err))
+		return otherwise
+	}
+	return d
+}
+
+// dial returns what opens a connection for a part of this process.
+func (s *settings) dial(part string) func() (*nats.Conn, error) {
+	return func() (*nats.Conn, error) {
+		return s.nats.Dial("jetbox "+part, "_INBOX_"+part, natsconn.LogTo(s.log))
+	}
+}
