@@ -68,7 +68,7 @@ func (c cluster) initialize(ctx context.Context, bin string, user *syscall.Crede
 		return err
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", aside,
-		"--username=jetbox", "--pwfile="+c.passwordFile(), "--auth=scram-sha-256",
+		"--username="+superuser, "--pwfile="+c.passwordFile(), "--auth=scram-sha-256",
 		"--encoding=UTF8", "--no-locale")
 	cmd.Dir, cmd.Env = aside, serverEnv()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user, Setpgid: true}

@@ -68,7 +68,7 @@ func (c cluster) containerArguments(name string) []string {
 	args := []string{
 		"run", "--detach", "--name", name, "--publish", "127.0.0.1::5432",
 		"--volume", c.dockerData() + ":/data", "--env", "PGDATA=/data",
-		"--env", "POSTGRES_USER=jetbox", "--env", "POSTGRES_PASSWORD",
+		"--env", "POSTGRES_USER=" + superuser, "--env", "POSTGRES_PASSWORD",
 	}
 	if uid := os.Getuid(); uid != 0 {
 		args = append(args, "--user", strconv.Itoa(uid)+":"+strconv.Itoa(os.Getgid()))

@@ -123,9 +123,13 @@ func openCluster(dir string, settings []string) (cluster, func() error, error) {
 	return c, unlock, nil
 }
 
+// superuser is not called jetbox: the schema of that name would be on its
+// search path, and on nobody else's.
+const superuser = "postgres"
+
 func (c cluster) url(host, database string) string {
 	u := url.URL{
-		Scheme: "postgres", User: url.UserPassword("jetbox", c.password),
+		Scheme: "postgres", User: url.UserPassword(superuser, c.password),
 		Host: host, Path: database, RawQuery: "sslmode=disable",
 	}
 	return u.String()
