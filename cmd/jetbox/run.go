@@ -8,6 +8,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/jetboxhq/jetbox/inbox"
 	"github.com/jetboxhq/jetbox/internal/streams"
 	"github.com/jetboxhq/jetbox/migrations"
 )
@@ -16,7 +17,7 @@ import (
 const (
 	exitOK          = 0
 	exitFailure     = 1
-	exitUsage       = 2   // a flag, a variable, a file or a stream has to be corrected
+	exitUsage       = 2   // a flag, a variable, a file, a stream or a consumer has to be corrected
 	exitUnreachable = 3   // Postgres did not answer in time
 	exitSchema      = 4   // the database has another schema than this binary needs
 	exitInterrupted = 130 // the second signal
@@ -101,7 +102,7 @@ func report(w world, err error) int {
 func exitCode(err error) int {
 	var m mistakes
 	switch {
-	case errors.As(err, &m), errors.Is(err, streams.ErrConfig):
+	case errors.As(err, &m), errors.Is(err, streams.ErrConfig), errors.Is(err, inbox.ErrConsumer):
 		return exitUsage
 	case errors.Is(err, migrations.ErrVersion):
 		return exitSchema

@@ -161,6 +161,7 @@ func TestNearest_FindsTheWordThatWasMeant(t *testing.T) {
 	known := []string{"subjects", "storage", "replicas"}
 	for word, want := range map[string]string{
 		"subject": "subjects", "storge": "storage", "replikas": "replicas", "colour": "", "": "",
+		"storxxe": "",
 	} {
 		if got := Nearest(word, known); got != want {
 			t.Errorf("Nearest(%q) = %q, want %q", word, got, want)

@@ -1,8 +1,9 @@
 package config
 
 // Nearest returns the known word that word was probably meant to be, or empty.
+// A short word may be one letter off, a longer one more.
 func Nearest(word string, known []string) string {
-	best, distance := "", 3
+	best, distance := "", 2+len(word)/10
 	for _, k := range known {
 		if d := edits(word, k); d < distance {
 			best, distance = k, d

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/jetboxhq/jetbox/integration/testenv"
+)
+
+func TestUp_NeedsNothingButADirectory(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("starts a Postgres of its own")
+	}
+	dir := t.TempDir()
+	p := launch(t, vars{"JETBOX_DATA_DIR": dir}, "up")
+	url := p.address(t)
+	testenv.Eventually(t, "readiness", func() bool { code, _ := get(t, url+"/readyz"); return code == http.StatusOK })
+
+	info, err := os.Stat(noteFile(dir))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("note = %v, %v, want a file only its owner can read", info, err)
+	}
+	dsn, err := readNote(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	watchEndings(t, dsn)
+	if code, stdout, stderr := invoke(t, vars{}, "status", "--data-dir", dir); code != exitOK || !strings.Contains(stdout, "worker") {
+		t.Errorf("status = %d %q %q, want the worker's line", code, stdout, stderr)
+	}
+
+	if code := p.stop(); code != exitOK {
+		t.Errorf("up ended with %d, want %d", code, exitOK)
+	}
+	if _, err := os.Stat(noteFile(dir)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("note = %v, want it gone with the servers", err)
+	}
+	code, _, stderr := invoke(t, vars{}, "status", "--data-dir", dir)
+	if code != exitUsage || !strings.Contains(stderr, "no jetbox up runs in "+dir) {
+		t.Errorf("status = %d %q, want %d and the directory", code, stderr, exitUsage)
+	}
+}
