@@ -1,0 +1,93 @@
+// Package process runs jetbox itself as processes that can be killed, frozen
+// and started again, for the demo and the tests: only a real process can die
+// between two steps.
+package process
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Process is one program, started and ended many times. Its fields are set
+// before the first Start.
+type Process struct {
+	Name       string
+	Executable string
+	Args       []string
+	Env        []string
+	Log        string // file that takes stdout and stderr of every start
+
+	cmd   *exec.Cmd
+	ended chan error
+}
+
+// Start starts the process, or starts it again.
+func (p *Process) Start() error {
+	log, err := os.OpenFile(p.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("%s: log: %w", p.Name, err)
+	}
+	defer log.Close()
+	cmd := exec.Command(p.Executable, p.Args...)
+	cmd.Env, cmd.Stdout, cmd.Stderr = p.Env, log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us: we stop it in order
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("%s: start: %w", p.Name, err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }() // received by Kill or Stop
+	p.cmd, p.ended = cmd, ended
+	return nil
+}
+
+// Signal sends sig, such as SIGSTOP and SIGCONT.
+func (p *Process) Signal(sig os.Signal) error {
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		return fmt.Errorf("%s: %v: %w", p.Name, sig, err)
+	}
+	return nil
+}
+
+// Kill is SIGKILL: the process gets no chance to do anything more.
+func (p *Process) Kill() error {
+	if err := p.Signal(os.Kill); err != nil {
+		return err
+	}
+	<-p.ended
+	p.cmd = nil
+	return nil
+}
+
+// Stop asks the process to end and waits for it. It returns an error when the
+// process does not end well; one that is not running is no error.
+func (p *Process) Stop() error {
+	if p.cmd == nil {
+		return nil
+	}
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // an end that came first is seen below
+	select {
+	case err := <-p.ended:
+		p.cmd = nil
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.Name, err)
+		}
+		return nil
+	case <-time.After(30 * time.Second):
+		return errors.Join(fmt.Errorf("%s does not stop", p.Name), p.Kill())
+	}
+}
+
+// Tail is the end of the process's log.
+func (p *Process) Tail() string {
+	text, err := os.ReadFile(p.Log)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return fmt.Sprintf("--- %s\n%s\n", p.Name, strings.Join(lines[max(0, len(lines)-8):], "\n"))
+}
