@@ -16,6 +16,9 @@ func (s *session) process(ctx context.Context, batch []*delivery) {
 	for left := batch; len(left) > 0; {
 		now, again := unique(left)
 		slow, err := s.settleAll(ctx, now)
+		if err == nil && s.isStopping() {
+			err = errStopping // for what is left
+		}
 		if err != nil {
 			s.postpone(ctx, batch, err)
 			return
@@ -135,7 +138,7 @@ func (s *session) together(ctx context.Context, ds []*delivery) (left []*deliver
 	err = inTx(ctx, s.db, func(tx pgx.Tx) error {
 		done, left = nil, nil
 		for i, g := range plan(ds) {
-			if i > 0 && time.Since(start) > batchTime {
+			if i > 0 && (time.Since(start) > batchTime || s.isStopping()) {
 				left = append(left, g.ds...)
 				continue
 			}

@@ -2,6 +2,7 @@ package inbox
 
 import (
 	"hash/maphash"
+	"slices"
 )
 
 // lanes spreads deliveries over workers of one kind. A key's messages share a
@@ -30,11 +31,15 @@ func (l *lanes) put(d *delivery) {
 	l.keyed[maphash.String(l.seed, d.env.Key)%uint64(len(l.keyed))] <- d
 }
 
-func (l *lanes) close() {
-	close(l.keyless)
-	for _, c := range l.keyed {
+// close ends the lanes and returns what nobody has taken.
+func (l *lanes) close() (rest []*delivery) {
+	for _, c := range append(slices.Clone(l.keyed), l.keyless) {
 		close(c)
+		for d := range c {
+			rest = append(rest, d)
+		}
 	}
+	return rest
 }
 
 // maxBatchBytes bounds the payloads of one batch.

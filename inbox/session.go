@@ -68,8 +68,7 @@ func (s *session) run(ctx, work context.Context) error {
 	})
 	err := s.read(ctx)
 	stop()
-	s.batches.close()
-	s.calls.close()
+	s.giveBack(work, append(s.batches.close(), s.calls.close()...), 0)
 	failed := lanes.Wait()
 	done()
 	return errors.Join(err, failed, keeper.Wait(), s.flush())
@@ -165,16 +164,13 @@ func (s *session) accept(ctx context.Context, m jetstream.Msg) {
 	s.batches.put(d)
 }
 
-// lane processes what arrives in lane i, at most limit at a time.
+// lane processes what arrives in lane i, at most limit at a time, until the
+// lanes are closed.
 func (s *session) lane(ctx context.Context, l *lanes, i, limit int) error {
 	for {
 		batch := l.take(i, limit)
 		if len(batch) == 0 {
 			return nil
-		}
-		if s.isStopping() {
-			s.giveBack(ctx, batch, 0)
-			continue
 		}
 		s.process(ctx, batch)
 	}

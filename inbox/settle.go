@@ -46,8 +46,12 @@ func (s *session) postpone(ctx context.Context, batch []*delivery, err error) {
 		s.giveBack(ctx, batch, 0)
 		return
 	}
-	s.log.LogAttrs(ctx, slog.LevelError, "batch postponed", slog.Int("batch", len(batch)), slog.Any("error", err))
-	s.giveBack(ctx, batch, time.Second+rand.N(4*time.Second))
+	level := slog.LevelError
+	if isAway(err) {
+		level = slog.LevelDebug // insist has said so
+	}
+	s.log.LogAttrs(ctx, level, "batch postponed", slog.Int("batch", len(batch)), slog.Any("error", err))
+	s.giveBack(ctx, batch, s.cfg.RetryDelay+rand.N(4*s.cfg.RetryDelay))
 }
 
 // giveBack asks for the redelivery of what is not settled yet.
@@ -73,20 +77,26 @@ func (s *session) settle(ctx context.Context, d *delivery, outcome string, tell 
 // insist repeats step while Postgres is away, for as long as a redelivery
 // elsewhere would take, unless the worker stops.
 func (s *session) insist(ctx context.Context, step func() error) error {
-	err := step()
-	if !isAway(err) {
-		return err
-	}
-	s.log.LogAttrs(ctx, slog.LevelWarn, "postgres is away, messages wait", slog.Any("error", err))
 	delays := backoff.NewExponentialBackOff()
 	delays.InitialInterval, delays.MaxInterval = 50*time.Millisecond, 5*time.Second
-	for until := time.Now().Add(s.cfg.AckWait); isAway(err) && time.Now().Before(until); {
-		if !s.sleep(ctx, delays.NextBackOff()) {
+	for until := time.Now().Add(s.cfg.AckWait); ; {
+		err := step()
+		s.noteOutage(ctx, err)
+		if !isAway(err) || time.Now().After(until) || !s.sleep(ctx, delays.NextBackOff()) {
 			return err
 		}
-		err = step()
 	}
-	return err
+}
+
+// noteOutage logs the beginning and the end of an outage, not each message it
+// holds up.
+func (s *session) noteOutage(ctx context.Context, err error) {
+	switch {
+	case isAway(err) && ctx.Err() == nil && s.outage.CompareAndSwap(false, true):
+		s.log.LogAttrs(ctx, slog.LevelWarn, "postgres error, messages wait", slog.Any("error", err))
+	case err == nil && s.outage.CompareAndSwap(true, false):
+		s.log.LogAttrs(ctx, slog.LevelInfo, "postgres works again")
+	}
 }
 
 // sleep waits for d and reports whether the session still runs at the end.

@@ -31,6 +31,7 @@ type Worker struct {
 
 	suspect chan struct{}             // held while a message runs that a worker did not survive
 	days    atomic.Pointer[days]      // that the inbox covers
+	outage  atomic.Bool               // of Postgres, as last logged
 	live    atomic.Pointer[nats.Conn] // nil: no session
 }
 

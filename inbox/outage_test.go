@@ -1,0 +1,460 @@
+package inbox_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/jetboxhq/jetbox/inbox"
+	"github.com/jetboxhq/jetbox/integration/testenv"
+)
+
+func TestWorker_CommitsOnceWhenACommitsOutcomeIsUnknown(t *testing.T) {
+	t.Parallel()
+	cases := map[string]func(n *network){
+		"the reply is lost":              func(n *network) { n.afterCommit.Store(2) },
+		"the COMMIT is lost":             func(n *network) { n.beforeCommit.Store(2) },
+		"first the COMMIT, then a reply": func(n *network) { n.beforeCommit.Store(1); n.afterCommit.Store(1) },
+	}
+	for name, arm := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t)
+			n, db := newNetwork(t, e.db)
+			for range 20 {
+				e.publish("n", "")
+			}
+			arm(n)
+			cfg := e.config()
+			cfg.Concurrency = 1
+			e.startOn(db, e.dial, cfg, e.effect("n"))
+			e.eventuallySettled()
+			e.wantEffects(20)
+			e.wantNoTrace()
+			if n.cuts.Load() == 0 {
+				t.Error("no COMMIT was cut")
+			}
+		})
+	}
+}
+
+func TestHandle_DoesNotCallAgainWhenOnlyTheRecordFails(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	n, db := newNetwork(t, e.db)
+	n.beforeCommit.Store(2)
+	var calls atomic.Int32
+	e.publish("call", "")
+	e.startOn(db, e.dial, e.config(), inbox.Handle(e.subject("call"), func(context.Context, inbox.Message[[]byte]) (none, error) {
+		calls.Add(1)
+		return none{}, nil
+	}))
+	e.eventuallySettled()
+	if calls.Load() != 1 || n.cuts.Load() != 2 {
+		t.Errorf("%d calls and %d cuts, want 1 and 2", calls.Load(), n.cuts.Load())
+	}
+	e.wantNoTrace()
+}
+
+func TestWorker_AcknowledgesOnlyAfterTheCommit(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	n, db := newNetwork(t, e.db)
+	gate := make(chan struct{})
+	n.hold.Store(&gate)
+	ran := make(chan struct{}, 1)
+	id := e.publish("n", "")
+	e.startOn(db, e.dial, e.config(), inbox.HandleTx(e.subject("n"), func(ctx context.Context, tx pgx.Tx, m inbox.Message[[]byte]) (none, error) {
+		_, err := tx.Exec(ctx, effectSQL, m.ID, "")
+		ran <- struct{}{}
+		return none{}, err
+	}))
+	<-ran
+	testenv.Eventually(t, "the insert into the inbox", func() bool {
+		return query[int](e, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+			AND state = 'idle in transaction' AND query LIKE '%INTO jetbox.inbox%'`) == 1
+	})
+	if got := e.consumerInfo(); got.NumAckPending != 1 || e.stored() != 1 {
+		t.Errorf("before the commit: %d pending, %d stored, want 1 and 1", got.NumAckPending, e.stored())
+	}
+	close(gate)
+	e.eventuallySettled()
+	e.wantCount(1, "inbox rows", `SELECT count(*) FROM jetbox.inbox WHERE message_id = $1`, id)
+}
+
+func TestWorker_DoesNotBlameMessagesForAnOutage(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	n, db := newNetwork(t, e.db)
+	cfg := e.config()
+	cfg.MaxAttempts, cfg.AckWait = 2, 300*time.Millisecond
+	for range 10 {
+		e.publish("n", "good")
+	}
+	e.publish("n", "cut")
+	e.startOn(db, e.dial, cfg, inbox.HandleTx(e.subject("n"), func(ctx context.Context, tx pgx.Tx, m inbox.Message[[]byte]) (none, error) {
+		if string(m.Payload) == "cut" && n.cuts.Add(1) == 1 {
+			n.cut() // while it runs
+		}
+		_, err := tx.Exec(ctx, effectSQL, m.ID, string(m.Payload))
+		return none{}, err
+	}))
+	testenv.Eventually(t, "more deliveries than there are attempts", func() bool {
+		c, err := e.js.Consumer(t.Context(), e.stream, "w")
+		return err == nil && c.CachedInfo().Delivered.Consumer > 11*4
+	})
+	n.down.Store(false)
+	e.eventuallySettled()
+	e.wantEffects(11)
+	e.wantNoTrace()
+}
+
+func TestWorker_BlamesAMessageThatBreaksEveryConnection(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	bad := e.publishAround()
+	cfg := e.config()
+	cfg.MaxAttempts, cfg.Concurrency = 2, 1
+	e.start(cfg, failing(e, func(ctx context.Context, tx pgx.Tx, _ inbox.Message[[]byte]) error {
+		_, err := tx.Exec(ctx, `SELECT pg_terminate_backend(pg_backend_pid())`)
+		return err
+	}))
+	e.eventuallySettled()
+	e.wantEffects(20)
+	contains(t, "reason", e.letter(bad).Reason, "attempt 2 of 2", "3 times running", "57P01")
+}
+
+func TestWorker_RetriesADeadlockAtNoCost(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.publish("n", "bad")
+	var runs atomic.Int32
+	cfg := e.config()
+	cfg.MaxAttempts = 1
+	e.start(cfg, failing(e, func(ctx context.Context, tx pgx.Tx, _ inbox.Message[[]byte]) error {
+		if runs.Add(1) > 2 {
+			return nil
+		}
+		_, err := tx.Exec(ctx, `DO $$ BEGIN RAISE SQLSTATE '40P01'; END $$`)
+		return err
+	}))
+	e.eventuallySettled()
+	e.wantEffects(1)
+	e.wantNoTrace()
+}
+
+// TestMain_Crasher is the process that TestWorker_BuriesAMessageThatKills starts.
+func TestMain_Crasher(t *testing.T) {
+	url := os.Getenv("CRASHER_DATABASE")
+	if url == "" {
+		t.Skip("only as a child process")
+	}
+	db, err := pgxpool.New(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	prefix := os.Getenv("CRASHER_SUBJECT")
+	w, err := inbox.NewWorker(db, func() (*nats.Conn, error) { return nats.Connect(os.Getenv("CRASHER_NATS")) },
+		inbox.WorkerConfig{Stream: os.Getenv("CRASHER_STREAM"), Consumer: "w", MaxAttempts: 3, AckWait: 500 * time.Millisecond, Logger: testLogger(t)},
+		inbox.HandleTx(prefix+".n", func(ctx context.Context, tx pgx.Tx, m inbox.Message[[]byte]) (none, error) {
+			if string(m.Payload) == "bad" {
+				os.Exit(66)
+			}
+			_, err := tx.Exec(ctx, effectSQL, m.ID, "")
+			return none{}, err
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWorker_BuriesAMessageThatKillsItsProcess(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	bad := e.publishAround()
+	crash := func() int {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		done := make(chan struct{})
+		defer close(done)
+		cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestMain_Crasher$", "-test.v")
+		cmd.Env = append(os.Environ(), "CRASHER_DATABASE="+configURL(e.db.Config().ConnConfig), "CRASHER_NATS="+e.url,
+			"CRASHER_STREAM="+e.stream, "CRASHER_SUBJECT="+e.prefix)
+		go func() { // a survivor has to be stopped once all is settled
+			for e.stored() != 0 {
+				select {
+				case <-done:
+					return
+				case <-time.After(50 * time.Millisecond):
+				}
+			}
+			cancel()
+		}()
+		out, err := cmd.CombinedOutput()
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == 66 {
+			return 1
+		}
+		if e.stored() != 0 {
+			t.Fatalf("worker ended: %v\n%s", err, out)
+		}
+		return 0
+	}
+	crashes := 0
+	for range 10 {
+		n := crash()
+		if crashes += n; n == 0 {
+			break
+		}
+	}
+	if crashes != 4 { // the first delivery leaves no mark
+		t.Errorf("the message killed %d workers, want 4", crashes)
+	}
+	e.wantEffects(20)
+	l := e.letter(bad)
+	contains(t, "reason", l.Reason, "3 attempts failed")
+	for _, a := range l.Errors {
+		contains(t, "error", a.Error, "the worker died")
+	}
+	e.wantCount(1, "dead letters", `SELECT count(*) FROM jetbox.dead_letter`)
+}
+
+func TestWorker_GivesBackAtOnceWhatHasNotBegun(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	for range 300 {
+		e.publish("n", "")
+	}
+	cfg := e.config()
+	cfg.BatchSize, cfg.Concurrency = 10, 1
+	began, release := make(chan struct{}, 1000), make(chan struct{})
+	stop := e.start(cfg, inbox.HandleTx(e.subject("n"), func(ctx context.Context, tx pgx.Tx, m inbox.Message[[]byte]) (none, error) {
+		began <- struct{}{}
+		<-release
+		_, err := tx.Exec(ctx, effectSQL, m.ID, "")
+		return none{}, err
+	}))
+	<-began
+	stopped := make(chan struct{})
+	go func() { stop(); close(stopped) }()
+	e.start(e.config(), e.effect("n"))
+	testenv.Eventually(t, "all but the batch that has begun at the next worker", func() bool { return e.stored() <= 10 })
+	close(release)
+	<-stopped
+	e.eventuallySettled()
+	e.wantEffects(300)
+	e.wantNoTrace()
+	if len(began) != 0 {
+		t.Errorf("%d messages were begun after the stop", len(began))
+	}
+}
+
+func TestWorker_CutsWhatOutlivesTheDrain(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.publish("n", "")
+	cfg := e.config()
+	cfg.DrainTimeout = 100 * time.Millisecond
+	began := make(chan struct{}, 1)
+	stop := e.start(cfg, inbox.HandleTx(e.subject("n"), func(ctx context.Context, tx pgx.Tx, m inbox.Message[[]byte]) (none, error) {
+		_, err := tx.Exec(ctx, effectSQL, m.ID, "")
+		began <- struct{}{}
+		<-ctx.Done()
+		return none{}, errors.Join(err, ctx.Err())
+	}))
+	<-began
+	stop()
+	e.wantNoTrace()
+	e.wantCount(0, "effects", `SELECT count(*) FROM effect`)
+	e.start(e.config(), e.effect("n"))
+	e.eventuallySettled()
+	e.wantEffects(1)
+}
+
+func TestWorker_ComesBackAfterItsConsumerWasDeleted(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	w, _ := e.startOn(e.db, e.dial, e.config(), e.effect("n"))
+	e.publish("n", "")
+	e.eventuallySettled()
+	if err := e.js.DeleteConsumer(t.Context(), e.stream, "w"); err != nil {
+		t.Fatal(err)
+	}
+	e.publish("n", "")
+	e.eventuallySettled()
+	e.wantEffects(2)
+	testenv.Eventually(t, "readiness", func() bool { return w.Ready(t.Context()) == nil })
+}
+
+func TestWorker_ComesBackAfterItsConnectionWasClosed(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	var last atomic.Pointer[nats.Conn]
+	w, _ := e.startOn(e.db, func() (*nats.Conn, error) {
+		conn, err := e.dial()
+		last.Store(conn)
+		return conn, err
+	}, e.config(), e.effect("n"))
+	e.publish("n", "")
+	e.eventuallySettled()
+	last.Load().Close()
+	e.publish("n", "")
+	e.eventuallySettled()
+	e.wantEffects(2)
+	testenv.Eventually(t, "readiness", func() bool { return w.Ready(t.Context()) == nil })
+}
+
+func TestWorker_SurvivesABrokersRestartAndTheLossOfItsDisk(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	own := testenv.OwnNATS(t)
+	conn, err := nats.Connect(own.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	e.url = own.URL()
+	if e.js, err = jetstream.New(conn); err != nil {
+		t.Fatal(err)
+	}
+	stream := jetstream.StreamConfig{Name: e.stream, Subjects: []string{e.prefix + ".>"}, Retention: jetstream.WorkQueuePolicy}
+	w, _ := e.startOn(e.db, func() (*nats.Conn, error) {
+		return nats.Connect(own.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
+	}, e.config(), e.effect("n")) // before there is a stream
+	if w.Ready(t.Context()) == nil {
+		t.Error("ready without a stream")
+	}
+	if _, err := e.js.CreateStream(t.Context(), stream); err != nil {
+		t.Fatal(err)
+	}
+	first := e.publish("n", "")
+	e.eventuallySettled()
+	for i, loss := range []bool{false, true} {
+		if err := own.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		if loss {
+			if err := os.RemoveAll(own.StoreDir()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := own.Start(); err != nil {
+			t.Fatal(err)
+		}
+		testenv.Eventually(t, "the broker", func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_, err := e.js.CreateOrUpdateStream(ctx, stream)
+			return err == nil
+		})
+		e.publish("n", "")
+		e.publish("n", "", replayed(first, i+1))
+		e.eventuallySettled()
+	}
+	e.wantEffects(3)
+	e.wantNoTrace()
+}
+
+func TestWorker_RefusesAConsumerThatBreaksItsPromises(t *testing.T) {
+	t.Parallel()
+	e := newEnvOn(t, jetstream.StreamConfig{})
+	if _, err := e.js.CreateConsumer(t.Context(), e.stream, jetstream.ConsumerConfig{Durable: "w",
+		AckPolicy: jetstream.AckNonePolicy, DeliverPolicy: jetstream.DeliverNewPolicy, MaxDeliver: 7, HeadersOnly: true}); err != nil {
+		t.Fatal(err)
+	}
+	w, err := inbox.NewWorker(e.db, e.dial, e.config(), e.effect("n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = w.Run(t.Context())
+	if !errors.Is(err, inbox.ErrConsumer) {
+		t.Fatalf("Run = %v, want ErrConsumer", err)
+	}
+	contains(t, "error", err.Error(), "AckPolicy", "DeliverPolicy", "MaxDeliver 7", "HeadersOnly", e.stream)
+}
+
+func TestWorker_BringsItsConsumerToShape(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	if _, err := e.js.CreateConsumer(t.Context(), e.stream, jetstream.ConsumerConfig{Durable: "w",
+		AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Minute, FilterSubject: e.subject("x"), Description: "kept"}); err != nil {
+		t.Fatal(err)
+	}
+	cfg := e.config()
+	cfg.AckWait = 20 * time.Second
+	e.start(cfg, e.effect("n"), e.effect("m.*"), e.effect("m.a"))
+	e.publish("n", "")
+	e.publish("m.b", "")
+	e.eventuallySettled()
+	got := e.consumerInfo().Config
+	if got.AckWait != 20*time.Second || got.MaxAckPending != 5000 || got.MaxDeliver != -1 || got.Description != "kept" ||
+		len(got.FilterSubjects) != 2 {
+		t.Errorf("consumer = %+v", got)
+	}
+}
+
+func TestRun_EndsWhenTheDatabaseLacksWhatItNeeds(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.exec(`CREATE FUNCTION public.rows(m jetbox.message) RETURNS SETOF json LANGUAGE sql AS 'SELECT null::json'`)
+	empty, err := pgxpool.New(t.Context(), configURL(testenv.EmptyDatabase(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(empty.Close)
+	cases := map[string]struct {
+		db      *pgxpool.Pool
+		handler inbox.Handler
+		want    string
+	}{
+		"no schema":            {empty, e.effect("n"), "is the schema migrated"},
+		"no function":          {e.db, inbox.SQLFunction(e.subject("n"), "app.nothing"), "app.nothing(jetbox.message) does not exist"},
+		"function of many":     {e.db, inbox.SQLFunction(e.subject("n"), "public.rows"), "does not return a single value"},
+		"function of bad name": {e.db, inbox.SQLFunction(e.subject("n"), "x(); DROP TABLE y"), "want name or schema.name"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			w, err := inbox.NewWorker(c.db, e.dial, e.config(), c.handler)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Run(t.Context()); err == nil {
+				t.Fatal("Run = nil, want an error")
+			} else if !strings.Contains(err.Error(), c.want) {
+				t.Errorf("Run = %v, want %q in it", err, c.want)
+			}
+		})
+	}
+}
+
+func configURL(c *pgx.ConnConfig) string {
+	return fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=%s sslmode=disable", c.Host, c.Port, c.User, c.Password, c.Database)
+}
+
+func TestRun_WaitsForADatabaseThatIsAway(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	n, db := newNetwork(t, e.db)
+	n.cut()
+	w, _ := e.startOn(db, e.dial, e.config(), e.effect("n"))
+	e.publish("n", "")
+	if w.Ready(t.Context()) == nil {
+		t.Error("ready without a database")
+	}
+	n.down.Store(false)
+	e.eventuallySettled()
+	e.wantEffects(1)
+}
