@@ -153,6 +153,9 @@ func TestDoorbell_HoldsARelayAwakeUntilTheWriterCommits(t *testing.T) {
 func TestDoorbell_StaysOffForPreparedTransactions(t *testing.T) {
 	t.Parallel()
 	db := testenv.Database(t)
+	if count(t, db, `SELECT WHERE current_setting('max_prepared_transactions') = '0'`) == 1 {
+		t.Skip("this server has max_prepared_transactions = 0")
+	}
 	relay, err := db.Acquire(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -90,6 +90,11 @@ func startNATS(ctx context.Context) (string, closer, error) {
 		announce("NATS", "TEST_NATS_URL")
 		return url, nil, nil
 	}
+	url, stop, noContainer := runNATS(ctx)
+	if noContainer == nil {
+		announce("NATS", natsImage)
+		return url, stop, nil
+	}
 	dir, remove, err := tempDir()
 	if err != nil {
 		return "", nil, err
@@ -98,7 +103,7 @@ func startNATS(ctx context.Context) (string, closer, error) {
 	if err != nil {
 		return "", remove, err
 	}
-	announce("NATS", "embedded "+server.VERSION)
+	announce("NATS", "embedded "+server.VERSION+because(noContainer))
 	return n.URL(), inOrder(n.Stop, remove), nil
 }
 

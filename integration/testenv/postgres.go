@@ -40,8 +40,11 @@ func Database(t testing.TB) *pgxpool.Pool {
 // EmptyDatabase returns the way to a database of the test's own without the schema.
 func EmptyDatabase(t testing.TB) *pgx.ConnConfig {
 	t.Helper()
-	return postgres.get(t).create(t, "template0")
+	return postgres.get(t).create(t, blank)
 }
+
+// blank makes databases alike on all servers: some images default to SQL_ASCII.
+const blank = "template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'"
 
 // database is a server and this binary's template on it.
 type database struct {
@@ -55,7 +58,7 @@ type database struct {
 func startPostgres(ctx context.Context) (*database, closer, error) {
 	url, origin, stop, err := findPostgres(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, stop, err
 	}
 	db, err := openServer(ctx, url)
 	if err != nil {
@@ -69,6 +72,10 @@ func findPostgres(ctx context.Context) (url, origin string, stop closer, err err
 	if url := os.Getenv("TEST_DATABASE_URL"); url != "" {
 		return url, "TEST_DATABASE_URL", nil, nil
 	}
+	url, stop, noContainer := runPostgres(ctx)
+	if noContainer == nil {
+		return url, postgresImage, stop, nil
+	}
 	dir, remove, err := tempDir()
 	if err != nil {
 		return "", "", nil, err
@@ -77,7 +84,7 @@ func findPostgres(ctx context.Context) (url, origin string, stop closer, err err
 	if err != nil {
 		return "", "", remove, err
 	}
-	return p.URL(), p.Origin(), inOrder(p.Stop, remove), nil
+	return p.URL(), p.Origin() + because(noContainer), inOrder(p.Stop, remove), nil
 }
 
 func openServer(ctx context.Context, url string) (*database, error) {
@@ -103,7 +110,7 @@ func (db *database) template() (string, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 		defer cancel()
 		db.migrated = "jetbox_template_" + unique()
-		if _, db.err = db.admin.Exec(ctx, "CREATE DATABASE "+db.migrated+" TEMPLATE template0"); db.err == nil {
+		if _, db.err = db.admin.Exec(ctx, "CREATE DATABASE "+db.migrated+" TEMPLATE "+blank); db.err == nil {
 			_, db.err = migrations.Up(ctx, db.config(db.migrated))
 		}
 	})

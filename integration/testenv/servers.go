@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/jetboxhq/jetbox/internal/localenv"
 )
 
 const startTimeout = 3 * time.Minute
@@ -41,10 +43,10 @@ func (l *lazy[S]) get(t testing.TB) S {
 	})
 	switch {
 	case l.err == nil:
-	case os.Getenv("CI") == "true":
-		t.Fatalf("no %s: %v", l.name, l.err)
+	case errors.Is(l.err, localenv.ErrNoPostgres) && os.Getenv("CI") != "true":
+		t.Skipf("no %s, and no TEST_DATABASE_URL: %v", l.name, l.err)
 	default:
-		t.Skipf("no %s: %v", l.name, l.err)
+		t.Fatalf("no %s: %v", l.name, l.err)
 	}
 	return l.server
 }

@@ -5,8 +5,9 @@
 // The servers behind them are shared by one test binary and started on first
 // use: those of TEST_DATABASE_URL and TEST_NATS_URL if set, else containers,
 // else installed programs and an embedded server. Their data do not survive a
-// crash of the machine: fsync is off. Where no server can be had, tests skip
-// with the reason; under CI=true they fail.
+// crash of the machine: fsync is off. Where no Postgres can be had, tests skip
+// with the reason; under CI=true they fail, as they do for one that was named
+// and does not answer.
 //
 // A package that uses it has one line: func TestMain(m *testing.M) { testenv.Main(m) }.
 package testenv
@@ -19,12 +20,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/testcontainers/testcontainers-go/log"
 	"go.uber.org/goleak"
 )
 
 // Main runs the tests of a package, stops the servers they used, and fails the
 // run if a goroutine is left behind.
 func Main(m *testing.M) {
+	log.SetDefault(log.NewNoopLogger()) // of testcontainers: announce says what matters
 	code := m.Run()
 	if err := stopServers(); err != nil {
 		fmt.Fprintln(os.Stderr, "testenv:", err)
