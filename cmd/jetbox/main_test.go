@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -54,11 +55,13 @@ func (v vars) environ() []string {
 	return list
 }
 
-// invoke runs a command to its end.
+// invoke runs a command to its end, which it must come to by itself.
 func invoke(t *testing.T, v vars, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errs output
-	code = run(t.Context(), args, world{environ: v.environ(), stdout: &out, stderr: &errs})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	code = run(ctx, args, world{environ: v.environ(), stdout: &out, stderr: &errs})
 	return code, out.String(), errs.String()
 }
 

@@ -120,6 +120,7 @@ func (s *settings) workerConfig(f daemonFlags, file config.File) inbox.WorkerCon
 		BatchSize:      w.Batch,
 		Concurrency:    w.Concurrency,
 		MaxAttempts:    w.MaxAttempts,
+		RetryDelay:     time.Duration(w.RetryDelay),
 		AckWait:        s.duration(f.AckWait, "ACK_WAIT", w.AckWait, 0),
 		HandlerTimeout: time.Duration(w.HandlerTimeout),
 		Retention:      s.duration(f.InboxRetention, "INBOX_RETENTION", w.Retention, 14*24*time.Hour),

@@ -54,6 +54,8 @@ type Worker struct {
 	Concurrency int `yaml:"concurrency"`
 	// MaxAttempts is how often a message is tried before it is a dead letter.
 	MaxAttempts int `yaml:"max_attempts"`
+	// RetryDelay is how long a message waits for its second attempt.
+	RetryDelay Duration `yaml:"retry_delay"`
 	// AckWait is how long the server waits for a settlement.
 	AckWait Duration `yaml:"ack_wait"`
 	// HandlerTimeout is how long one handler may run.
