@@ -47,21 +47,21 @@ func (c cluster) runContainer(ctx context.Context, docker engine, name string, s
 	if _, err := docker.command(ctx, c.password, c.containerArguments(name)...); err != nil {
 		return nil, err
 	}
-	host, err := docker.command(ctx, "", "port", name, "5432/tcp")
-	if err != nil {
-		return nil, err
-	}
-	host, _, _ = strings.Cut(host, "\n")
 	ended, unwatch, err := docker.watch(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	defer unwatch()
-	p, err := c.serve(ctx, host, "in Docker ("+image+")", ended, stop)
-	if errors.Is(err, errEnded) {
+	host, err := docker.command(ctx, "", "port", name, "5432/tcp")
+	if err != nil { // it has ended already
 		return nil, fmt.Errorf("%w: %s", err, docker.lastWords(ctx, name))
 	}
-	return p, err
+	host, _, _ = strings.Cut(host, "\n")
+	p, err := c.serve(ctx, host, "in Docker ("+image+")", ended, stop)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", err, docker.lastWords(ctx, name))
+	}
+	return p, nil
 }
 
 func (c cluster) containerArguments(name string) []string {

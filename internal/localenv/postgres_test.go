@@ -71,19 +71,6 @@ func TestPostgres_IsSafeByDefault(t *testing.T) {
 	}
 }
 
-func TestPostgres_RunsWithoutRootsRights(t *testing.T) {
-	t.Parallel()
-	if os.Getuid() != 0 {
-		t.Skip("not root: nothing to drop")
-	}
-	dir := t.TempDir()
-	start(t, dir)
-	out, err := exec.Command("ps", "-o", "uid=", "-p", strconv.Itoa(serverPID(t, dir))).Output()
-	if uid := strings.TrimSpace(string(out)); err != nil || uid == "0" {
-		t.Errorf("the server's uid = %s, %v, want another than 0", uid, err)
-	}
-}
-
 func TestPostgres_StartsAgainAfterKill9(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -210,50 +197,6 @@ func TestPostgres_DoesNotLeaveItsDataForAnEmptyServer(t *testing.T) {
 	}
 }
 
-func TestPostgres_RunsInDockerAndKeepsItsData(t *testing.T) {
-	t.Parallel()
-	f := finder{lookPath: onlyDocker}
-	if _, err := f.engine(t.Context()); err != nil {
-		t.Skip("no Docker engine")
-	}
-	dir := t.TempDir()
-	for _, sql := range []string{`CREATE TABLE kept AS SELECT 42 AS n`, `SELECT n FROM kept`} {
-		p, err := f.start(t.Context(), dir, []string{"fsync=off"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		execute(t, p.URL(), sql)
-		stop(t, p)
-	}
-	_, err := f.start(t.Context(), dir, []string{"max_connections=none"})
-	if err == nil || !strings.Contains(err.Error(), `invalid value for parameter "max_connections"`) {
-		t.Errorf("start = %v, want the server's own words", err)
-	}
-}
-
-func TestOpenPath_NamesTheDirectoryThatShutsPostgresOut(t *testing.T) {
-	shut := filepath.Join(t.TempDir(), "shut")
-	dir := filepath.Join(shut, "data")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	stranger := &syscall.Credential{Uid: 4_000_000, Gid: 4_000_000}
-	t.Run("not ours to open", func(t *testing.T) {
-		t.Setenv("TMPDIR", "/usr")
-		if err := openPath(stranger, dir); err == nil || !strings.Contains(err.Error(), shut+" ") {
-			t.Errorf("openPath = %v, want an error that names %s", err, shut)
-		}
-	})
-	t.Run("below the temporary directory", func(t *testing.T) {
-		if err := openPath(stranger, dir); err != nil {
-			t.Fatal(err)
-		}
-		if info, err := os.Stat(shut); err != nil || info.Mode().Perm() != 0o711 {
-			t.Errorf("mode of %s = %v, %v, want to pass through but not to list", shut, info.Mode(), err)
-		}
-	})
-}
-
 func start(t *testing.T, dir string) *Postgres {
 	t.Helper()
 	p, err := startSettings(t, dir)
@@ -320,10 +263,3 @@ func serverPID(t *testing.T, dir string) int {
 }
 
 func nowhere(string) (string, error) { return "", exec.ErrNotFound }
-
-func onlyDocker(program string) (string, error) {
-	if program == "docker" {
-		return exec.LookPath(program)
-	}
-	return "", exec.ErrNotFound
-}
