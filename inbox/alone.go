@@ -88,7 +88,7 @@ func (s *session) attemptAlone(ctx context.Context, d *delivery) error {
 		s.ack(ctx, d, outcomeCommitted)
 		return nil
 	case errors.Is(err, errDuplicate):
-		return s.settleDone(ctx, []*delivery{d})
+		return s.settleKnown(ctx, []*delivery{d}, nil)
 	case ctx.Err() != nil || isAway(err):
 		if marked {
 			s.unmark(ctx, d)
@@ -121,7 +121,7 @@ func (s *session) perform(ctx context.Context, d *delivery) error {
 
 // commitAlone commits fn's effects with d's ID and result.
 func (s *session) commitAlone(ctx context.Context, d *delivery, fn func(pgx.Tx) error) error {
-	return inTx(ctx, s.db, func(tx pgx.Tx) error {
+	return inTx(ctx, s.db, nil, func(tx pgx.Tx) error {
 		if err := fn(tx); err != nil {
 			return err
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -34,11 +33,11 @@ func (s *session) settleAll(ctx context.Context, ds []*delivery) (slow []*delive
 	if err := s.bury(ctx, unfit); err != nil {
 		return nil, err
 	}
-	fit, err = s.skipKnown(ctx, fit)
+	alone, together := split(fit)
+	alone, err = s.skipKnown(ctx, alone)
 	if err != nil {
 		return nil, err
 	}
-	alone, together := split(fit)
 	if err := s.oneByOne(ctx, alone); err != nil { // first: they are older
 		return nil, err
 	}
@@ -76,40 +75,32 @@ func (s *session) skipKnown(ctx context.Context, ds []*delivery) (rest []*delive
 	if len(ds) == 0 {
 		return nil, nil
 	}
-	var done, buried map[uuid.UUID]bool
-	err = s.insist(ctx, func() (err error) {
-		if done, err = processed(ctx, s.db, s.cfg.Consumer, ds); err == nil {
-			buried, err = dead(ctx, s.db, s.cfg.Consumer, ds)
-		}
-		return away(err)
+	var k known
+	err = s.insist(ctx, func() error {
+		var b pgx.Batch
+		k = askKnown(&b, s.cfg.Consumer, ds)
+		return away(s.db.SendBatch(ctx, &b).Close())
 	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("look up: %w", err)
 	}
-	var stale []*delivery
-	for _, d := range ds {
-		switch {
-		case done[d.env.ID]:
-			stale = append(stale, d)
-		case buried[d.env.ID]:
-			s.terminate(ctx, d, outcomeDuplicate, "already a dead letter")
-		default:
-			rest = append(rest, d)
-		}
-	}
-	return rest, s.settleDone(ctx, stale)
+	done, dead, rest := k.split(ds)
+	return rest, s.settleKnown(ctx, done, dead)
 }
 
-// settleDone acknowledges what an earlier delivery committed.
-func (s *session) settleDone(ctx context.Context, ds []*delivery) error {
-	for _, d := range ds {
-		if d.redelivered() {
-			err := s.insist(ctx, func() error { return away(forget(ctx, s.db, s.cfg.Consumer, []*delivery{d})) })
-			if err != nil {
-				return err
-			}
+// settleKnown ends the deliveries of what earlier ones have settled.
+func (s *session) settleKnown(ctx context.Context, done, dead []*delivery) error {
+	if again := redelivered(done); len(again) > 0 {
+		err := s.insist(ctx, func() error { return away(forget(ctx, s.db, s.cfg.Consumer, again)) })
+		if err != nil {
+			return err
 		}
+	}
+	for _, d := range done {
 		s.ack(ctx, d, outcomeDuplicate)
+	}
+	for _, d := range dead {
+		s.terminate(ctx, d, outcomeDuplicate, "already a dead letter")
 	}
 	return nil
 }
@@ -127,37 +118,54 @@ func split(ds []*delivery) (alone, together []*delivery) {
 	return alone, together
 }
 
-// together runs ds in one transaction. What it leaves has not begun. Any error
-// undoes the transaction and the same messages run one by one.
-func (s *session) together(ctx context.Context, ds []*delivery) (left []*delivery, err error) {
+// together runs ds in one transaction, but for those it leaves because others
+// were slow. Any error undoes the transaction, and all run one by one.
+func (s *session) together(ctx context.Context, ds []*delivery) (slow []*delivery, err error) {
 	if len(ds) == 0 {
 		return nil, nil
 	}
 	start := time.Now()
-	var done []*delivery
-	err = inTx(ctx, s.db, func(tx pgx.Tx) error {
-		done, left = nil, nil
-		for i, g := range plan(ds) {
-			if i > 0 && (time.Since(start) > batchTime || s.isStopping()) {
-				left = append(left, g.ds...)
-				continue
-			}
-			if err := s.runHandler(ctx, tx, g.handler, g.ds); err != nil {
+	var k known
+	var ran []*delivery
+	err = s.untilBegun(ctx, func() error {
+		return inTx(ctx, s.db,
+			func(b *pgx.Batch) { k = askKnown(b, s.cfg.Consumer, ds) },
+			func(tx pgx.Tx) (err error) {
+				_, _, rest := k.split(ds)
+				ran, slow, err = s.runSome(ctx, tx, rest)
 				return err
-			}
-			done = append(done, g.ds...)
-		}
-		return record(ctx, tx, s.cfg.Consumer, done)
+			})
 	})
 	if err != nil {
 		s.metrics.rollbacks.Inc()
 		return nil, s.apart(ctx, ds, err)
 	}
-	s.metrics.committed(done, time.Since(start))
-	for _, d := range done {
+	s.metrics.committed(ran, time.Since(start))
+	for _, d := range ran {
 		s.ack(ctx, d, outcomeCommitted)
 	}
-	return left, nil
+	done, dead, _ := k.split(ds)
+	return slow, s.settleKnown(ctx, done, dead)
+}
+
+// runSome runs and records ds, until it has taken batchTime or the worker
+// stops.
+func (s *session) runSome(ctx context.Context, tx pgx.Tx, ds []*delivery) (ran, slow []*delivery, err error) {
+	start := time.Now()
+	for _, g := range plan(ds) {
+		if len(ran) > 0 && (time.Since(start) > batchTime || s.isStopping()) {
+			slow = append(slow, g.ds...)
+			continue
+		}
+		if err := s.runHandler(ctx, tx, g.handler, g.ds); err != nil {
+			return nil, nil, err
+		}
+		ran = append(ran, g.ds...)
+	}
+	if len(ran) == 0 {
+		return nil, nil, nil
+	}
+	return ran, slow, record(ctx, tx, s.cfg.Consumer, ran)
 }
 
 // apart settles the messages of a transaction that failed with err. If there

@@ -19,53 +19,39 @@ func (s *session) bury(ctx context.Context, ds []*delivery) error {
 	if len(ds) == 0 {
 		return nil
 	}
-	var buried []*delivery
+	var k known
 	err := s.insist(ctx, func() error {
-		return inTx(ctx, s.db, func(tx pgx.Tx) (err error) {
-			buried, err = s.writeLetters(ctx, tx, ds)
-			return err
-		})
+		return inTx(ctx, s.db,
+			func(b *pgx.Batch) { k = askKnown(b, s.cfg.Consumer, ds) },
+			func(tx pgx.Tx) error {
+				_, _, rest := k.split(ds)
+				return s.writeLetters(ctx, tx, rest)
+			})
 	})
 	if err != nil {
 		return fmt.Errorf("dead letter: %w", err)
 	}
+	done, dead, buried := k.split(ds)
 	for _, d := range buried {
 		s.log.LogAttrs(ctx, slog.LevelError, "message is a dead letter", d.attrs(s.reason(d))...)
 		s.terminate(ctx, d, outcomeDead, s.reason(d).Error())
 	}
-	for _, d := range ds { // what is left was processed or buried meanwhile
-		s.ack(ctx, d, outcomeDuplicate)
-	}
-	return nil
+	return s.settleKnown(ctx, done, dead)
 }
 
-// writeLetters writes a letter for each of ds that is neither processed nor
-// dead yet, and returns those.
-func (s *session) writeLetters(ctx context.Context, tx pgx.Tx, ds []*delivery) ([]*delivery, error) {
-	done, err := processed(ctx, tx, s.cfg.Consumer, ds)
-	if err != nil {
-		return nil, err
-	}
-	old, err := dead(ctx, tx, s.cfg.Consumer, ds)
-	if err != nil {
-		return nil, err
-	}
-	var buried []*delivery
-	var letters []deadletter.Letter
-	for _, d := range ds {
-		if done[d.env.ID] || old[d.env.ID] {
-			continue
+// writeLetters writes a letter for each of ds, in place of its attempts.
+func (s *session) writeLetters(ctx context.Context, tx pgx.Tx, ds []*delivery) error {
+	letters := make([]deadletter.Letter, len(ds))
+	for i, d := range ds {
+		var err error
+		if letters[i], err = s.letter(ctx, tx, d); err != nil {
+			return err
 		}
-		l, err := s.letter(ctx, tx, d)
-		if err != nil {
-			return nil, err
-		}
-		buried, letters = append(buried, d), append(letters, l)
 	}
 	if err := deadletter.Insert(ctx, tx, letters...); err != nil {
-		return nil, err
+		return err
 	}
-	return buried, forget(ctx, tx, s.cfg.Consumer, buried)
+	return forget(ctx, tx, s.cfg.Consumer, ds)
 }
 
 func (s *session) letter(ctx context.Context, tx pgx.Tx, d *delivery) (deadletter.Letter, error) {

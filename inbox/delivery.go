@@ -79,6 +79,16 @@ func (d *delivery) id() pgtype.UUID {
 
 func (d *delivery) redelivered() bool { return d.meta.NumDelivered > 1 }
 
+// redelivered returns those of ds that are not their message's first.
+func redelivered(ds []*delivery) (again []*delivery) {
+	for _, d := range ds {
+		if d.redelivered() {
+			again = append(again, d)
+		}
+	}
+	return again
+}
+
 // attrs is what a log line says about d.
 func (d *delivery) attrs(err error) []slog.Attr {
 	return []slog.Attr{

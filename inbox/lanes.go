@@ -31,67 +31,42 @@ func (l *lanes) put(d *delivery) {
 	l.keyed[maphash.String(l.seed, d.env.Key)%uint64(len(l.keyed))] <- d
 }
 
-// close ends the lanes and returns what nobody has taken.
-func (l *lanes) close() (rest []*delivery) {
-	for _, c := range append(slices.Clone(l.keyed), l.keyless) {
-		close(c)
-		for d := range c {
-			rest = append(rest, d)
-		}
-	}
-	return rest
-}
-
 // maxBatchBytes bounds the payloads of one batch.
 const maxBatchBytes = 16 << 20
 
 // take waits for a delivery in lane i and returns it with what else has arrived
-// there, at most limit. It returns none once the lane is closed and empty.
-func (l *lanes) take(i, limit int) []*delivery {
-	keyed, keyless := l.keyed[i], l.keyless
-	var batch []*delivery
-	for bytes := 0; len(batch) < limit && bytes < maxBatchBytes && (keyed != nil || keyless != nil); {
-		d, ok := next(&keyed, &keyless, len(batch) == 0)
-		if !ok {
-			break
+// there, at most limit. It returns none once done is closed.
+func (l *lanes) take(done <-chan struct{}, i, limit int) []*delivery {
+	var d *delivery
+	select {
+	case d = <-l.keyed[i]:
+	case d = <-l.keyless:
+	case <-done:
+		return nil
+	}
+	batch := []*delivery{d}
+	for bytes := len(d.msg.Data()); len(batch) < limit && bytes < maxBatchBytes; bytes += len(d.msg.Data()) {
+		select {
+		case d = <-l.keyed[i]:
+		case d = <-l.keyless:
+		default:
+			return batch
 		}
 		batch = append(batch, d)
-		bytes += len(d.msg.Data())
 	}
 	return batch
 }
 
-// next receives from either channel and forgets one that is closed. Without
-// wait it gives up when both are empty.
-func next(a, b *chan *delivery, wait bool) (*delivery, bool) {
-	for *a != nil || *b != nil {
-		from, d, ok := receive(a, b, wait)
-		switch {
-		case ok:
-			return d, true
-		case from == nil:
-			return nil, false
-		}
-		*from = nil
-	}
-	return nil, false
-}
-
-func receive(a, b *chan *delivery, wait bool) (from *chan *delivery, d *delivery, ok bool) {
-	if !wait {
-		select {
-		case d, ok = <-*a:
-			return a, d, ok
-		case d, ok = <-*b:
-			return b, d, ok
-		default:
-			return nil, nil, false
+// empty returns what nobody has taken.
+func (l *lanes) empty() (rest []*delivery) {
+	for _, c := range append(slices.Clone(l.keyed), l.keyless) {
+		for len(c) > 0 {
+			select {
+			case d := <-c:
+				rest = append(rest, d)
+			default: // a lane was faster
+			}
 		}
 	}
-	select {
-	case d, ok = <-*a:
-		return a, d, ok
-	case d, ok = <-*b:
-		return b, d, ok
-	}
+	return rest
 }

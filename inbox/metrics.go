@@ -69,6 +69,9 @@ func (m *metrics) settled(d *delivery, outcome string) {
 
 // committed observes a transaction that took took.
 func (m *metrics) committed(ds []*delivery, took time.Duration) {
+	if len(ds) == 0 {
+		return
+	}
 	m.duration.Observe(took.Seconds())
 	m.batchSize.Observe(float64(len(ds)))
 	for _, d := range ds {

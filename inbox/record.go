@@ -23,39 +23,41 @@ SELECT id FROM unnest($2::uuid[], $3::date[]) AS k (id, day)
 WHERE EXISTS (
 	SELECT FROM jetbox.inbox i WHERE i.message_id = k.id AND i.consumer = $1 AND i.day = k.day OFFSET 0)`
 
-// processed returns those of ds that the inbox has for consumer.
-func processed(ctx context.Context, db deadletter.Querier, consumer string, ds []*delivery) (map[uuid.UUID]bool, error) {
+// known is what the database has of some deliveries already.
+type known struct {
+	done, dead map[uuid.UUID]bool
+}
+
+// askKnown queues the questions which of ds are processed and which are dead;
+// the answer is there once b's results have been read.
+func askKnown(b *pgx.Batch, consumer string, ds []*delivery) known {
+	k := known{map[uuid.UUID]bool{}, map[uuid.UUID]bool{}}
 	ids, days := make([]pgtype.UUID, len(ds)), make([]pgtype.Date, len(ds))
 	for i, d := range ds {
 		ids[i], days[i] = d.id(), d.day
 	}
-	rows, err := db.Query(ctx, processedSQL, consumer, ids, days)
-	if err != nil {
-		return nil, fmt.Errorf("look up: %w", err)
-	}
-	found, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	if err != nil {
-		return nil, fmt.Errorf("look up: %w", err)
-	}
-	return set(found), nil
+	b.Queue(processedSQL, consumer, ids, days).Query(func(rows pgx.Rows) error {
+		var id uuid.UUID
+		_, err := pgx.ForEachRow(rows, []any{&id}, func() error { k.done[id] = true; return nil })
+		return err
+	})
+	deadletter.QueueFind(b, consumer, ids, func(id uuid.UUID) { k.dead[id] = true })
+	return k
 }
 
-// dead returns those of ds that are dead letters of consumer.
-func dead(ctx context.Context, db deadletter.Querier, consumer string, ds []*delivery) (map[uuid.UUID]bool, error) {
-	ids := make([]pgtype.UUID, len(ds))
-	for i, d := range ds {
-		ids[i] = d.id()
+// split separates what is processed and what is dead from the rest.
+func (k known) split(ds []*delivery) (done, dead, rest []*delivery) {
+	for _, d := range ds {
+		switch {
+		case k.done[d.env.ID]:
+			done = append(done, d)
+		case k.dead[d.env.ID]:
+			dead = append(dead, d)
+		default:
+			rest = append(rest, d)
+		}
 	}
-	found, err := deadletter.Find(ctx, db, consumer, ids)
-	return set(found), err
-}
-
-func set(ids []uuid.UUID) map[uuid.UUID]bool {
-	m := make(map[uuid.UUID]bool, len(ids))
-	for _, id := range ids {
-		m[id] = true
-	}
-	return m
+	return done, dead, rest
 }
 
 // recordSQL is the one statement that makes a message processed. There is no

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"golang.org/x/sync/errgroup"
 )
 
 // session is one connection's life: it ends with the worker, or with the
@@ -54,24 +54,22 @@ func (s *session) run(ctx, work context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	s.stopping = ctx.Done()
-	var lanes, keeper errgroup.Group
+	var lanes, keeper sync.WaitGroup
 	for i := range s.cfg.Concurrency {
-		lanes.Go(func() error { return s.lane(work, s.batches, i, s.cfg.BatchSize) })
+		lanes.Go(func() { s.lane(work, s.batches, i, s.cfg.BatchSize) })
 	}
 	for i := range s.cfg.Calls {
-		lanes.Go(func() error { return s.lane(work, s.calls, i, 1) })
+		lanes.Go(func() { s.lane(work, s.calls, i, 1) })
 	}
 	keep, done := context.WithCancel(work)
-	keeper.Go(func() error {
-		s.held.keep(keep, s.cfg.AckWait/3, s.metrics.ackFailures.Inc)
-		return nil
-	})
+	keeper.Go(func() { s.held.keep(keep, s.cfg.AckWait/3, s.metrics.ackFailures.Inc) })
 	err := s.read(ctx)
 	stop()
-	s.giveBack(work, append(s.batches.close(), s.calls.close()...), 0)
-	failed := lanes.Wait()
+	s.giveBack(work, append(s.batches.empty(), s.calls.empty()...), 0)
+	lanes.Wait()
 	done()
-	return errors.Join(err, failed, keeper.Wait(), s.flush())
+	keeper.Wait()
+	return errors.Join(err, s.flush())
 }
 
 // flush sends the last acknowledgements; without a connection they are
@@ -164,15 +162,18 @@ func (s *session) accept(ctx context.Context, m jetstream.Msg) {
 	s.batches.put(d)
 }
 
-// lane processes what arrives in lane i, at most limit at a time, until the
-// lanes are closed.
-func (s *session) lane(ctx context.Context, l *lanes, i, limit int) error {
+// lane processes what arrives in lane i, at most limit at a time.
+func (s *session) lane(ctx context.Context, l *lanes, i, limit int) {
 	for {
-		batch := l.take(i, limit)
-		if len(batch) == 0 {
-			return nil
+		batch := l.take(s.stopping, i, limit)
+		switch {
+		case batch == nil:
+			return
+		case s.isStopping():
+			s.giveBack(ctx, batch, 0)
+		default:
+			s.process(ctx, batch)
 		}
-		s.process(ctx, batch)
 	}
 }
 

@@ -88,6 +88,24 @@ func (s *session) insist(ctx context.Context, step func() error) error {
 	}
 }
 
+// untilBegun insists on step until its transaction has begun: what goes wrong
+// after that may be a message's doing.
+func (s *session) untilBegun(ctx context.Context, step func() error) error {
+	var begun error
+	err := s.insist(ctx, func() error {
+		err := step()
+		if e, ok := errors.AsType[*awayError](err); ok && e.begun {
+			begun = err
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return begun
+}
+
 // noteOutage logs the beginning and the end of an outage, not each message it
 // holds up.
 func (s *session) noteOutage(ctx context.Context, err error) {

@@ -34,15 +34,17 @@ func away(err error) error {
 	return &awayError{err: err}
 }
 
-// inTx runs fn in a transaction and commits it. What is no fault of fn comes
-// back as an awayError; after one, fn may or may not have been committed.
-func inTx(ctx context.Context, db *pgxpool.Pool, fn func(pgx.Tx) error) error {
+// inTx runs fn in a transaction and commits it; ask, which may be nil, queues
+// questions that travel with BEGIN and are answered when fn runs. What is no
+// fault of fn comes back as an awayError: after one whose transaction had
+// begun, fn's effects may or may not have been committed.
+func inTx(ctx context.Context, db *pgxpool.Pool, ask func(*pgx.Batch), fn func(pgx.Tx) error) error {
 	conn, err := db.Acquire(ctx)
 	if err != nil {
 		return away(fmt.Errorf("connect: %w", err))
 	}
 	defer conn.Release()
-	tx, err := conn.Begin(ctx)
+	tx, err := begin(ctx, conn, ask)
 	if err != nil {
 		return away(fmt.Errorf("begin: %w", err))
 	}
@@ -54,6 +56,18 @@ func inTx(ctx context.Context, db *pgxpool.Pool, fn func(pgx.Tx) error) error {
 		return undo(ctx, conn, tx, err)
 	}
 	return commit(ctx, tx)
+}
+
+// begin leaves an error's transaction to Release, which closes its connection.
+func begin(ctx context.Context, conn *pgxpool.Conn, ask func(*pgx.Batch)) (pgx.Tx, error) {
+	if ask == nil {
+		return conn.Begin(ctx)
+	}
+	var b pgx.Batch
+	b.BeginTx(pgx.TxOptions{})
+	ask(&b)
+	results := conn.SendBatch(ctx, &b)
+	return results.Tx(), results.Close()
 }
 
 // abandon cuts the connection under a handler that is still running: the

@@ -150,22 +150,14 @@ const findSQL = `
 SELECT id FROM unnest($2::uuid[]) AS k (id)
 WHERE EXISTS (SELECT FROM jetbox.dead_letter d WHERE d.message_id = k.id AND d.consumer = $1 OFFSET 0)`
 
-// Querier is a pool, a connection or a transaction.
-type Querier interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-}
-
-// Find returns those of ids that are dead for consumer.
-func Find(ctx context.Context, db Querier, consumer string, ids []pgtype.UUID) ([]uuid.UUID, error) {
-	rows, err := db.Query(ctx, findSQL, consumer, ids)
-	if err != nil {
-		return nil, fmt.Errorf("deadletter: find: %w", err)
-	}
-	found, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	if err != nil {
-		return nil, fmt.Errorf("deadletter: find: %w", err)
-	}
-	return found, nil
+// QueueFind queues the question which of ids are dead for consumer; found is
+// called with each when b's results are read.
+func QueueFind(b *pgx.Batch, consumer string, ids []pgtype.UUID, found func(uuid.UUID)) {
+	b.Queue(findSQL, consumer, ids).Query(func(rows pgx.Rows) error {
+		var id uuid.UUID
+		_, err := pgx.ForEachRow(rows, []any{&id}, func() error { found(id); return nil })
+		return err
+	})
 }
 
 // Count is how many letters a consumer has.
@@ -177,7 +169,7 @@ type Count struct {
 const countSQL = `SELECT consumer, count(*) AS letters FROM jetbox.dead_letter GROUP BY consumer ORDER BY consumer`
 
 // CountByConsumer counts the letters of each consumer that has any.
-func CountByConsumer(ctx context.Context, db Querier) ([]Count, error) {
+func CountByConsumer(ctx context.Context, db *pgx.Conn) ([]Count, error) {
 	rows, err := db.Query(ctx, countSQL)
 	if err != nil {
 		return nil, fmt.Errorf("deadletter: count: %w", err)
