@@ -5,9 +5,14 @@
 CREATE TABLE jetbox.relay_batch (
 	seq          bigint      PRIMARY KEY,
 	epoch        bigint      NOT NULL,
-	-- Raised by a replay; above zero it is part of the broker's message ID, so
-	-- that the duplicate window does not swallow what is published again.
+	-- How often the relay was sent back so far. While replay is true, what follows
+	-- this row was published before: the generation is then part of the broker's
+	-- message ID, or the duplicate window would swallow it.
 	generation   int         NOT NULL DEFAULT 0,
+	replay       boolean     NOT NULL DEFAULT false,
+	-- In the row that sends the relay back: the batch whose position it returns
+	-- to. Later batches are published again, so nobody misses them for now.
+	rewound_to   bigint,
 	-- Everything visible in snap is published, unless a window is open: then
 	-- what is visible in prev_snap is, and of the rest the rows up to pos_id.
 	snap         pg_snapshot NOT NULL,
@@ -23,6 +28,7 @@ CREATE TABLE jetbox.relay_batch (
 	CONSTRAINT a_window_has_both_a_start_and_a_position
 		CHECK ((prev_snap IS NULL) = (pos_id IS NULL))
 ) WITH (fillfactor = 100);
+CREATE INDEX relay_batch_rewound_to ON jetbox.relay_batch (seq, rewound_to) WHERE rewound_to IS NOT NULL;
 
 -- The lease: which relay may publish, by this database's clock alone.
 CREATE TABLE jetbox.relay_lease (
@@ -31,7 +37,7 @@ CREATE TABLE jetbox.relay_lease (
 	owner      text        NOT NULL,
 	expires_at timestamptz NOT NULL
 ) WITH (fillfactor = 10);
-INSERT INTO jetbox.relay_lease (epoch, owner, expires_at) VALUES (0, '', '-infinity');
+INSERT INTO jetbox.relay_lease (epoch, owner, expires_at) VALUES (0, '', 'epoch');
 
 -- +goose StatementBegin
 -- summarize_outbox lets the BRIN of one child of the ring cover its newest pages;

@@ -134,11 +134,14 @@ func newer(have, need int64) error {
 }
 
 // schemaSQL makes the schema that also holds goose's own table. IF NOT EXISTS
-// alone fails when two sessions create at the same moment.
+// alone fails when two sessions create at the same moment, and for a role that
+// may not create although it need not.
 const schemaSQL = `
 DO $$ BEGIN
 	PERFORM pg_advisory_xact_lock(hashtext('jetbox.migrations'));
-	CREATE SCHEMA IF NOT EXISTS jetbox;
+	IF to_regnamespace('jetbox') IS NULL THEN
+		CREATE SCHEMA jetbox;
+	END IF;
 END $$`
 
 func open(ctx context.Context, cfg *pgx.ConnConfig) (*goose.Provider, func() error, error) {
@@ -154,7 +157,8 @@ func provider(ctx context.Context, db *sql.DB) (*goose.Provider, error) {
 	if _, err := db.ExecContext(ctx, schemaSQL); err != nil {
 		return nil, fmt.Errorf("create schema: %w", err)
 	}
-	locker, err := lock.NewPostgresSessionLocker()
+	// Its default is to try every 5 seconds.
+	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300))
 	if err != nil {
 		return nil, fmt.Errorf("locker: %w", err)
 	}

@@ -7,19 +7,20 @@ import (
 	"github.com/jetboxhq/jetbox/internal/deadletter"
 )
 
-// A batch is published together and is one row of the ledger: at most a
-// JetStream atomic batch's thousand messages, and few enough bytes that several
+// A batch is published together and is one row of the ledger: enough messages
+// that the wait for its last ack hardly counts, and few enough bytes that several
 // batches in flight stay small.
 const (
-	batchRows  = 1000
+	batchRows  = 4000
 	batchBytes = 4 << 20
 )
 
 // batch is what the reader found, on its way through publishing to the ledger.
 type batch struct {
-	rows  []row
-	size  int
-	after position // once this batch is published
+	rows   []row
+	size   int
+	after  position // once this batch is published
+	replay bool     // it was published before
 
 	// What publishing adds for the ledger.
 	streams map[string]streamState
@@ -44,12 +45,12 @@ func (b *batch) lastID() int64 {
 // transaction that waits for another's row lock draws its id after it.
 func split(rows []row, p position, to snapshot) []*batch {
 	slices.SortFunc(rows, func(a, b row) int { return cmp.Compare(a.id, b.id) })
-	batches := []*batch{{}}
+	batches := []*batch{{replay: p.replay}}
 	for _, r := range rows {
 		last := batches[len(batches)-1]
 		if last.full() {
 			last.after = p.within(to, last.lastID())
-			last = &batch{}
+			last = &batch{replay: p.replay}
 			batches = append(batches, last)
 		}
 		last.add(r)

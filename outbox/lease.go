@@ -114,7 +114,7 @@ func (l *lease) renew(ctx context.Context) (due bool, err error) {
 
 const releaseLeaseSQL = `
 WITH released AS (
-	UPDATE jetbox.relay_lease SET expires_at = '-infinity'
+	UPDATE jetbox.relay_lease SET expires_at = 'epoch'
 	WHERE epoch = $1 AND owner = $2
 	RETURNING epoch)
 SELECT pg_notify('jetbox_lease', '') FROM released`

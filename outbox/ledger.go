@@ -37,7 +37,7 @@ type streamState struct {
 }
 
 const positionSQL = `
-SELECT seq, generation, snap::text, coalesce(prev_snap::text, ''), coalesce(pos_id, 0),
+SELECT seq, generation, replay, snap::text, coalesce(prev_snap::text, ''), coalesce(pos_id, 0),
 	pg_snapshot_xmax(snap) > pg_snapshot_xmax(pg_current_snapshot())
 FROM jetbox.relay_batch
 ORDER BY seq DESC
@@ -48,8 +48,8 @@ LIMIT 1`
 func (l *ledger) load(ctx context.Context) (position, error) {
 	var snap, prev string
 	var pos int64
-	var restored bool
-	err := l.conn.QueryRow(ctx, positionSQL).Scan(&l.seq, &l.generation, &snap, &prev, &pos, &restored)
+	var replay, restored bool
+	err := l.conn.QueryRow(ctx, positionSQL).Scan(&l.seq, &l.generation, &replay, &snap, &prev, &pos, &restored)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return position{snap: genesis}, nil
@@ -58,7 +58,9 @@ func (l *ledger) load(ctx context.Context) (position, error) {
 	case restored:
 		return position{}, errRestored
 	}
-	return parsePosition(snap, prev, pos)
+	at, err := parsePosition(snap, prev, pos)
+	at.replay = replay
+	return at, err
 }
 
 func parsePosition(snap, prev string, pos int64) (position, error) {
@@ -73,8 +75,8 @@ func parsePosition(snap, prev string, pos int64) (position, error) {
 // appendSQL writes no row when the lease has a newer epoch. That only fails
 // fast; the primary key is what decides between two relays.
 const appendSQL = `
-INSERT INTO jetbox.relay_batch (seq, epoch, generation, snap, prev_snap, pos_id, n, first_id, last_id, streams)
-SELECT @seq, @epoch, @generation, @snap::text::pg_snapshot, @prev::text::pg_snapshot, @pos, @n, @first, @last, @streams
+INSERT INTO jetbox.relay_batch (seq, epoch, generation, replay, snap, prev_snap, pos_id, n, first_id, last_id, streams)
+SELECT @seq, @epoch, @generation, @replay, @snap::text::pg_snapshot, @prev::text::pg_snapshot, @pos, @n, @first, @last, @streams
 FROM jetbox.relay_lease
 WHERE epoch = @epoch`
 
@@ -120,7 +122,7 @@ func (l *ledger) row(b *batch) pgx.StrictNamedArgs {
 		panic(err) // strings, numbers and times always encode
 	}
 	args := pgx.StrictNamedArgs{
-		"seq": l.seq + 1, "epoch": l.epoch, "generation": l.generation,
+		"seq": l.seq + 1, "epoch": l.epoch, "generation": l.generation, "replay": b.after.replay,
 		"snap": b.after.snap.text, "prev": nil, "pos": nil,
 		"n": len(b.rows), "first": nil, "last": nil, "streams": string(streams),
 	}

@@ -1,8 +1,10 @@
 package outbox
 
 import (
+	"context"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -16,6 +18,9 @@ type metrics struct {
 	size      prometheus.Histogram
 	polls     *prometheus.CounterVec
 	wakeups   *prometheus.CounterVec
+	rewinds   prometheus.Counter
+	pending   prometheus.Gauge
+	oldest    prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -38,9 +43,16 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "outbox_poll_cycles_total", Help: "Polls, by what they found."}, []string{"result"}),
 		wakeups: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "outbox_wakeups_total", Help: "Ends of an idle relay's sleep."}, []string{"source"}),
+		rewinds: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "outbox_rewinds_total", Help: "Times that a loss at the broker was found and repaired."}),
+		pending: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "outbox_pending_messages", Help: "Committed messages that are not yet published; an estimate above 100,000."}),
+		oldest: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "outbox_oldest_pending_age_seconds", Help: "Age of the oldest pending message, by the database's clock."}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.active, m.published, m.dead, m.failures, m.duration, m.size, m.polls, m.wakeups)
+		reg.MustRegister(m.active, m.published, m.dead, m.failures, m.duration, m.size, m.polls, m.wakeups,
+			m.rewinds, m.pending, m.oldest)
 	}
 	return m
 }
@@ -78,4 +90,19 @@ func (m *metrics) publishedBatch(b *batch, took time.Duration) {
 func (m *metrics) recorded(b *batch) {
 	m.published.Add(float64(len(b.rows) - len(b.dead)))
 	m.dead.Add(float64(len(b.dead)))
+}
+
+func (m *metrics) noLag() {
+	m.pending.Set(0)
+	m.oldest.Set(0)
+}
+
+// measureLag asks the database; where it cannot answer, the last figures stay.
+func (m *metrics) measureLag(ctx context.Context, conn *pgx.Conn) {
+	s, err := ReadStatus(ctx, conn)
+	if err != nil {
+		return
+	}
+	m.pending.Set(float64(s.Pending))
+	m.oldest.Set(s.OldestPendingAge.Seconds())
 }

@@ -46,16 +46,20 @@ func parseSnapshot(text string) (snapshot, error) {
 // position is how far a relay has come. Everything visible in snap has been
 // published, unless a window is open: then everything visible in prev has, and
 // of what snap sees besides, the rows up to id pos.
+//
+// While replay is set, the next poll or the open window brings messages that
+// were published before.
 type position struct {
-	snap snapshot
-	open bool
-	prev snapshot
-	pos  int64
+	snap   snapshot
+	open   bool
+	prev   snapshot
+	pos    int64
+	replay bool
 }
 
 // within returns the position inside the window (p, to] after id pos.
 func (p position) within(to snapshot, pos int64) position {
-	return position{snap: to, open: true, prev: p.snap, pos: pos}
+	return position{snap: to, open: true, prev: p.snap, pos: pos, replay: p.replay}
 }
 
 // after returns the position once the window is walked to its end.

@@ -27,7 +27,7 @@ type publisher struct {
 type target struct {
 	name     string
 	subjects []string
-	route    route
+	route    *autoRoute
 	state    streamState
 }
 
@@ -44,22 +44,26 @@ func newPublisher(ctx context.Context, nc *nats.Conn, declared []jetstream.Strea
 		if err != nil {
 			return nil, fmt.Errorf("stream %s: %w", cfg.Name, err)
 		}
-		p.targets = append(p.targets, newTarget(js, s.CachedInfo()))
+		t, err := newTarget(nc, js, s.CachedInfo())
+		if err != nil {
+			return nil, fmt.Errorf("stream %s: %w", cfg.Name, err)
+		}
+		p.targets = append(p.targets, t)
 	}
 	return p, nil
 }
 
-func newTarget(js jetstream.JetStream, info *jetstream.StreamInfo) *target {
-	t := &target{
+func newTarget(nc *nats.Conn, js jetstream.JetStream, info *jetstream.StreamInfo) (*target, error) {
+	route, err := newAutoRoute(nc, js, info.Config)
+	if err != nil {
+		return nil, err
+	}
+	return &target{
 		name:     info.Config.Name,
 		subjects: info.Config.Subjects,
-		route:    plainRoute{js},
+		route:    route,
 		state:    streamState{Created: info.Created, LastSeq: info.State.LastSeq},
-	}
-	if info.Config.AllowAtomicPublish {
-		t.route = atomicRoute{js}
-	}
-	return t
+	}, nil
 }
 
 // publish stores every row of b, in order per key, or sets it aside as dead. An
@@ -86,9 +90,13 @@ type group struct {
 
 func (p *publisher) group(b *batch) map[*target]*group {
 	groups := make(map[*target]*group, 1)
+	generation := 0
+	if b.replay {
+		generation = p.generation
+	}
 	for i := range b.rows {
 		r := &b.rows[i]
-		t, m, err := p.address(r)
+		t, m, err := p.address(r, generation)
 		if err != nil {
 			b.bury(r, err)
 			continue
@@ -105,8 +113,8 @@ func (p *publisher) group(b *batch) map[*target]*group {
 
 // address makes a row's message and finds its stream. An error is the reason
 // why no stream could ever take it.
-func (p *publisher) address(r *row) (*target, *nats.Msg, error) {
-	m, err := r.message(p.generation)
+func (p *publisher) address(r *row, generation int) (*target, *nats.Msg, error) {
+	m, err := r.message(generation)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -126,7 +134,7 @@ func (p *publisher) address(r *row) (*target, *nats.Msg, error) {
 // publishGroup follows the stream's route, and goes message by message where
 // the route cannot say which one is at fault.
 func (p *publisher) publishGroup(ctx context.Context, t *target, b *batch, g *group) error {
-	for via := t.route; len(g.msgs) > 0; {
+	for via := route(t.route); len(g.msgs) > 0; {
 		if !p.lease.valid() {
 			return errLeaseLost
 		}

@@ -3,7 +3,6 @@ package outbox
 import (
 	"context"
 	"fmt"
-	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -22,8 +21,8 @@ type reader struct {
 	bell doorbell
 	m    *metrics
 
-	inFlight *atomic.Int64 // one more for each batch sent
-	caughtUp func()        // called after a poll that found nothing
+	sending  func() // called before each batch is sent
+	caughtUp func() // called after a poll that found nothing
 }
 
 // run reads until ctx is done.
@@ -127,7 +126,7 @@ func (r *reader) sendPoll(ctx context.Context, f polled) error {
 }
 
 func (r *reader) send(ctx context.Context, b *batch) error {
-	r.inFlight.Add(1)
+	r.sending()
 	select {
 	case r.out <- b:
 		return nil

@@ -40,12 +40,21 @@ type RelayConfig struct {
 	// Lease is how long a relay that died keeps others from taking over. Zero
 	// means 4 seconds.
 	Lease time.Duration
-	// FallbackPoll is how often an idle relay polls although nobody rang. Zero
-	// means 1 second.
+	// FallbackPoll is how often an idle relay polls although nobody rang, as a
+	// session with jetbox.doorbell off does not. Zero means 1.5 seconds.
 	FallbackPoll time.Duration
 	// DrainTimeout bounds how long Run goes on after its context is done, to
 	// finish the batches in flight. Zero means 10 seconds.
 	DrainTimeout time.Duration
+	// ConfirmConsumer is a durable consumer whose inbox, in the same database,
+	// must in the end hold what was published: what it lacks although the consumer
+	// has nothing left is published again, as after a purge. Empty means that
+	// nobody confirms.
+	ConfirmConsumer string
+	// ConfirmStream is the stream of ConfirmConsumer. Empty means the first one.
+	ConfirmStream string
+	// ConfirmGrace is how old a message must be to be missed. Zero means 30 seconds.
+	ConfirmGrace time.Duration
 	// Owner names this relay in jetbox.relay_lease. Empty means host, process
 	// and a random part; two relays must never share one.
 	Owner string
@@ -56,13 +65,15 @@ type RelayConfig struct {
 }
 
 func (c RelayConfig) withDefaults() RelayConfig {
-	if c.Streams == nil {
+	if len(c.Streams) == 0 {
 		c.Streams = []jetstream.StreamConfig{streams.Default()}
 	}
 	c.Retention = cmp.Or(c.Retention, 24*time.Hour)
 	c.Lease = cmp.Or(c.Lease, 4*time.Second)
-	c.FallbackPoll = cmp.Or(c.FallbackPoll, time.Second)
+	c.FallbackPoll = cmp.Or(c.FallbackPoll, 1500*time.Millisecond)
 	c.DrainTimeout = cmp.Or(c.DrainTimeout, 10*time.Second)
+	c.ConfirmGrace = cmp.Or(c.ConfirmGrace, 30*time.Second)
+	c.ConfirmStream = cmp.Or(c.ConfirmStream, c.Streams[0].Name)
 	if c.Owner == "" {
 		host, _ := os.Hostname() // only a label: the random part makes it unique
 		c.Owner = fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:6])
@@ -83,6 +94,9 @@ func (c RelayConfig) validate() error {
 	}
 	if c.FallbackPoll < 0 {
 		errs = append(errs, fmt.Errorf("FallbackPoll %v is negative", c.FallbackPoll))
+	}
+	if c.ConfirmGrace < 0 {
+		errs = append(errs, fmt.Errorf("ConfirmGrace %v is negative", c.ConfirmGrace))
 	}
 	if c.DrainTimeout < 0 {
 		errs = append(errs, fmt.Errorf("DrainTimeout %v is negative", c.DrainTimeout))
@@ -137,6 +151,9 @@ func (r *Relay) Run(ctx context.Context) error {
 		// only at start does it end the relay.
 		if errors.Is(err, errRestored) || (errors.Is(err, streams.ErrConfig) && !ran) {
 			return fmt.Errorf("outbox: %w", err)
+		}
+		if errors.Is(err, errRewound) {
+			continue // found and logged: the next session starts where the loss was
 		}
 		r.note(ctx, err)
 		if healthy || time.Since(began) > pause.MaxInterval {

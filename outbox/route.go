@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -32,14 +33,27 @@ type atomicRoute struct{ js jetstream.JetStream }
 
 func (atomicRoute) String() string { return "atomic" }
 
-func (a atomicRoute) publish(ctx context.Context, msgs []*nats.Msg) (int, uint64, error) {
+// atomicRows is the server's limit.
+const atomicRows = 1000
+
+func (a atomicRoute) publish(ctx context.Context, msgs []*nats.Msg) (stored int, seq uint64, err error) {
+	for part := range slices.Chunk(msgs, atomicRows) {
+		if seq, err = a.publishBatch(ctx, part); err != nil {
+			return stored, seq, fmt.Errorf("atomic batch: %w", err)
+		}
+		stored += len(part)
+	}
+	return stored, seq, nil
+}
+
+func (a atomicRoute) publishBatch(ctx context.Context, msgs []*nats.Msg) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
 	defer cancel()
 	ack, err := jetstreamext.PublishMsgBatch(ctx, a.js, msgs, noFirstAck)
 	if err != nil {
-		return 0, 0, fmt.Errorf("atomic batch: %w", err)
+		return 0, err
 	}
-	return len(msgs), ack.Sequence, nil
+	return ack.Sequence, nil
 }
 
 // noFirstAck saves a round trip a batch: only the commit's ack counts.

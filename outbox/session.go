@@ -23,18 +23,28 @@ import (
 type session struct {
 	*Relay
 	nc     *nats.Conn
+	js     jetstream.JetStream
 	lease  *lease
 	upkeep *pgx.Conn
+	healer *healer
 	conns  []*pgx.Conn
 
 	inFlight atomic.Int64 // batches that are read and not yet recorded
+	behind   atomic.Bool  // something may be pending
 }
 
 // caughtUp notes an empty poll: with nothing in flight, nothing is pending.
 func (s *session) caughtUp() {
 	if s.inFlight.Load() == 0 {
+		s.behind.Store(false)
 		s.healthy()
 	}
+}
+
+// sending notes a batch on its way.
+func (s *session) sending() {
+	s.inFlight.Add(1)
+	s.behind.Store(true)
 }
 
 // session returns what ended it.
@@ -53,27 +63,30 @@ func (r *Relay) session(ctx context.Context) error {
 	return s.lead(ctx)
 }
 
-func (s *session) connect(ctx context.Context) (err error) {
-	if s.nc, err = s.dial(); err != nil {
-		return fmt.Errorf("connect to nats: %w", err)
-	}
-	if err := s.ensureStreams(ctx); err != nil {
-		return err
-	}
+func (s *session) connect(ctx context.Context) error {
 	conn, err := s.open(ctx, "lease", nil)
 	if err != nil {
 		return err
 	}
+	if err := s.checkPrimary(ctx, conn); err != nil {
+		return err
+	}
 	s.lease = &lease{conn: conn, owner: s.cfg.Owner, ttl: s.cfg.Lease}
-	return s.checkPrimary(ctx, conn)
+	if err := s.connectNATS(ctx); err != nil {
+		s.m.measureLag(ctx, conn) // it grows while nobody publishes
+		return err
+	}
+	return nil
 }
 
-func (s *session) ensureStreams(ctx context.Context) error {
-	js, err := jetstream.New(s.nc)
-	if err != nil {
+func (s *session) connectNATS(ctx context.Context) (err error) {
+	if s.nc, err = s.dial(); err != nil {
+		return fmt.Errorf("connect to nats: %w", err)
+	}
+	if s.js, err = jetstream.New(s.nc); err != nil {
 		return fmt.Errorf("open jetstream: %w", err)
 	}
-	if err := streams.Ensure(ctx, js, s.cfg.Streams, s.cfg.VerifyStreams); err != nil {
+	if err := streams.Ensure(ctx, s.js, s.cfg.Streams, s.cfg.VerifyStreams); err != nil {
 		return fmt.Errorf("ensure streams: %w", err)
 	}
 	return nil
@@ -150,13 +163,26 @@ func (s *session) stages(ctx context.Context) (rd *reader, pub *publisher, led *
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	s.healer = s.newHealer(led.generation)
+	if err := s.healer.check(ctx); err != nil {
+		return nil, nil, nil, err
+	}
 	if pub, err = newPublisher(ctx, s.nc, s.cfg.Streams); err != nil {
 		return nil, nil, nil, err
 	}
 	pub.generation, pub.lease, pub.m = led.generation, s.lease, s.m
-	rd = &reader{conn: readConn, at: at, m: s.m, inFlight: &s.inFlight, caughtUp: s.caughtUp,
+	rd = &reader{conn: readConn, at: at, m: s.m, sending: s.sending, caughtUp: s.caughtUp,
 		bell: doorbell{conn: readConn, fallback: s.cfg.FallbackPoll, m: s.m}}
 	return rd, pub, led, nil
+}
+
+func (s *session) newHealer(generation int) *healer {
+	h := &healer{conn: s.upkeep, js: s.js, generation: generation, log: s.cfg.Logger, m: s.m,
+		confirm: confirmation{stream: s.cfg.ConfirmStream, consumer: s.cfg.ConfirmConsumer, grace: s.cfg.ConfirmGrace}}
+	for _, cfg := range s.cfg.Streams {
+		h.streams = append(h.streams, cfg.Name)
+	}
+	return h
 }
 
 // pipeline overlaps reading, publishing and recording, each in order. When ctx
@@ -219,7 +245,7 @@ func (s *session) record(ctx context.Context, led *ledger, in <-chan *batch) err
 
 // beat renews the lease, and passes on that a scheduled message is due.
 func (s *session) beat(ctx context.Context, due chan<- struct{}) error {
-	for sleep(ctx, s.cfg.Lease/3) {
+	for sleep(ctx, min(s.cfg.Lease/3, time.Second)) {
 		isDue, err := s.lease.renew(ctx)
 		if ctx.Err() != nil {
 			return nil

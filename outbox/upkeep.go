@@ -8,12 +8,16 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// maintain moves scheduled messages that are due and empties old children of
-// the ring, until ctx is done.
+// healEvery is how soon a loss is noticed while the connection stays up.
+const healEvery = 5 * time.Second
+
+// maintain moves scheduled messages that are due, looks for losses and empties
+// old children of the ring, until ctx is done.
 func (s *session) maintain(ctx context.Context, due <-chan struct{}) error {
 	keeper := &ring{conn: s.upkeep, retention: s.cfg.Retention, log: s.cfg.Logger}
-	tick := time.NewTicker(time.Minute)
-	defer tick.Stop()
+	turn, heal := time.NewTicker(time.Minute), time.NewTicker(healEvery)
+	defer turn.Stop()
+	defer heal.Stop()
 	for {
 		var err error
 		select {
@@ -21,7 +25,10 @@ func (s *session) maintain(ctx context.Context, due <-chan struct{}) error {
 			return nil
 		case <-due:
 			err = moveDue(ctx, s.upkeep)
-		case <-tick.C:
+		case <-heal.C:
+			err = s.healer.check(ctx)
+			s.lag(ctx)
+		case <-turn.C:
 			err = keeper.turn(ctx)
 		}
 		if ctx.Err() != nil {
@@ -31,6 +38,15 @@ func (s *session) maintain(ctx context.Context, due <-chan struct{}) error {
 			return err
 		}
 	}
+}
+
+// lag measures what is pending, which costs a query only while something is.
+func (s *session) lag(ctx context.Context) {
+	if !s.behind.Load() {
+		s.m.noLag()
+		return
+	}
+	s.m.measureLag(ctx, s.upkeep)
 }
 
 // moveDueSQL is one statement, so a row is either scheduled or in the outbox.

@@ -123,14 +123,14 @@ func (r *reader) chunk(ctx context.Context, lap, to int64) (n int, err error) {
 	}
 	defer rows.Close()
 	var a arena
-	b := &batch{}
+	b := &batch{replay: r.at.replay}
 	for ; rows.Next(); n++ {
 		b.add(a.scan(rows.RawValues()))
 		if b.full() {
 			if err := r.sendChunk(ctx, b); err != nil {
 				return n, err
 			}
-			a, b = nil, &batch{}
+			a, b = nil, &batch{replay: r.at.replay}
 		}
 	}
 	if err := rows.Err(); err != nil {

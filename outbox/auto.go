@@ -1,0 +1,119 @@
+package outbox
+
+import (
+	"context"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// autoRoute publishes each batch the way that has proved cheapest on this
+// stream. Which one that is depends on how the server syncs: fast-ingest where
+// it syncs now and then, atomic where it syncs always and does so once a batch;
+// no client can ask the server which it is, so the relay measures.
+type autoRoute struct {
+	plain  plainRoute
+	atomic route // nil where the stream does not allow it
+	bulk   []*timedRoute
+	turn   int
+	// doubt is how many messages must go by the plain route first: on a replicated
+	// stream, fast-ingest acknowledges a duplicate whose original is only in flight
+	// (nats-server 2.15.2), and what a session before this one sent may be that.
+	doubt int
+}
+
+const (
+	// bulkSize is from how many messages on the bulk routes are compared; a smaller
+	// batch goes as an atomic one, a round trip.
+	bulkSize = 256
+	// exploreEvery is how often the costlier bulk route gets another chance.
+	exploreEvery = 256
+	// doubtful bounds what an earlier session can have had in flight: the batches
+	// in its pipeline, and one more.
+	doubtful = 6 * batchRows
+)
+
+// timedRoute remembers what a message costs by this route.
+type timedRoute struct {
+	route
+	cost time.Duration // moving average; zero before the first batch
+}
+
+func newAutoRoute(nc *nats.Conn, js jetstream.JetStream, cfg jetstream.StreamConfig) (*autoRoute, error) {
+	a := &autoRoute{plain: plainRoute{js}}
+	if cfg.AllowBatchPublish {
+		fast, err := newFastRoute(nc)
+		if err != nil {
+			return nil, err
+		}
+		a.bulk = append(a.bulk, &timedRoute{route: fast})
+		if cfg.Replicas > 1 {
+			a.doubt = doubtful
+		}
+	}
+	if cfg.AllowAtomicPublish {
+		a.atomic = atomicRoute{js}
+		a.bulk = append(a.bulk, &timedRoute{route: a.atomic})
+	}
+	return a, nil
+}
+
+// String names the bulk route in use, or plain.
+func (a *autoRoute) String() string {
+	if best := a.best(); best != nil {
+		return best.String()
+	}
+	return a.plain.String()
+}
+
+func (a *autoRoute) publish(ctx context.Context, msgs []*nats.Msg) (int, uint64, error) {
+	switch {
+	case a.doubt > 0:
+		a.doubt -= len(msgs)
+		return a.plain.publish(ctx, msgs)
+	case len(msgs) >= bulkSize && len(a.bulk) > 0:
+		return a.pick().publish(ctx, msgs)
+	case len(msgs) > 1 && a.atomic != nil:
+		return a.atomic.publish(ctx, msgs)
+	}
+	return a.plain.publish(ctx, msgs)
+}
+
+// pick returns a route that has not been tried, then the cheapest, and now and
+// then another one.
+func (a *autoRoute) pick() *timedRoute {
+	for _, r := range a.bulk {
+		if r.cost == 0 {
+			return r
+		}
+	}
+	if a.turn++; a.turn%exploreEvery == 0 {
+		return a.bulk[a.turn/exploreEvery%len(a.bulk)]
+	}
+	return a.best()
+}
+
+func (a *autoRoute) best() *timedRoute {
+	var best *timedRoute
+	for _, r := range a.bulk {
+		if best == nil || r.cost < best.cost {
+			best = r
+		}
+	}
+	return best
+}
+
+// publish notes what it cost. A failure is no measurement.
+func (t *timedRoute) publish(ctx context.Context, msgs []*nats.Msg) (int, uint64, error) {
+	start := time.Now()
+	n, seq, err := t.route.publish(ctx, msgs)
+	if err == nil {
+		cost := time.Since(start) / time.Duration(len(msgs))
+		if t.cost > 0 {
+			cost = (7*t.cost + cost) / 8
+		}
+		t.cost = max(cost, 1)
+	}
+	return n, seq, err
+}

@@ -1,0 +1,144 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/jetboxhq/jetbox/internal/streams"
+)
+
+// confirmation compares what was published with the inbox of one consumer, which
+// also shows a loss that moves no sequence: a purge. It looks only when the
+// consumer says that it has nothing left, so a slow worker is never mistaken for
+// a loss.
+type confirmation struct {
+	stream, consumer string // empty: nobody confirms
+	grace            time.Duration
+	seq              int64 // batches up to here are confirmed
+}
+
+func (c *confirmation) check(ctx context.Context, h *healer) error {
+	if c.consumer == "" {
+		return nil
+	}
+	filters, idle, err := c.idle(ctx, h.js)
+	if err != nil || !idle {
+		return err
+	}
+	upTo, missing, err := c.missing(ctx, h.conn, filters)
+	switch {
+	case err != nil:
+		return err
+	case missing == 0:
+		c.seq = max(c.seq, upTo)
+		return nil
+	}
+	h.log.LogAttrs(ctx, slog.LevelError, "stream has dropped messages that were not processed, publishing them again",
+		slog.String("stream", c.stream), slog.String("consumer", c.consumer), slog.Int64("batch", missing))
+	return h.rewind(ctx, missing-1, map[string]streamState{})
+}
+
+// idle reports whether the consumer has nothing left to deliver or to settle,
+// and which subjects it takes.
+func (c *confirmation) idle(ctx context.Context, js jetstream.JetStream) (filters []string, idle bool, err error) {
+	consumer, err := js.Consumer(ctx, c.stream, c.consumer)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return nil, false, nil // no worker has started yet
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("confirm: consumer %s of stream %s: %w", c.consumer, c.stream, err)
+	}
+	info := consumer.CachedInfo()
+	filters = info.Config.FilterSubjects
+	if info.Config.FilterSubject != "" {
+		filters = append(filters, info.Config.FilterSubject)
+	}
+	return filters, info.NumPending == 0 && info.NumAckPending == 0, nil
+}
+
+// batchesSQL is the next batches that are old enough to be confirmed, without
+// those that a replay covers: they come again in a later batch.
+const batchesSQL = `
+SELECT b.seq, coalesce(b.first_id, 0), coalesce(b.last_id, 0), b.streams ? @stream
+FROM jetbox.relay_batch b
+WHERE b.seq > @seq AND b.published_at < now() - @grace::interval
+	AND NOT EXISTS (SELECT FROM jetbox.relay_batch r WHERE r.seq > b.seq AND r.rewound_to < b.seq)
+ORDER BY b.seq
+LIMIT 50`
+
+// missingSQL finds messages of a range of ids that batch @upto or an earlier one
+// published, and that the consumer neither processed nor set aside.
+const missingSQL = `
+SELECT o.id, o.subject
+FROM jetbox.outbox o, jetbox.relay_batch b
+WHERE o.id BETWEEN @first AND @last AND b.seq = @upto
+	AND (pg_visible_in_snapshot(o.xid, coalesce(b.prev_snap, b.snap))
+		OR (o.id <= b.pos_id AND pg_visible_in_snapshot(o.xid, b.snap)))
+	AND NOT EXISTS (SELECT FROM jetbox.inbox i WHERE i.message_id = o.message_id AND i.consumer = @consumer)
+	AND NOT EXISTS (SELECT FROM jetbox.dead_letter d WHERE d.message_id = o.message_id AND d.consumer IN (@consumer, '$relay'))
+ORDER BY o.id
+LIMIT 1000`
+
+type ledgerRange struct {
+	Seq, First, Last int64
+	Ours             bool
+}
+
+// missing returns the last batch it looked at, and the first that holds a
+// message which is gone, 0 for none.
+func (c *confirmation) missing(ctx context.Context, conn *pgx.Conn, filters []string) (upTo, batch int64, err error) {
+	rows, err := conn.Query(ctx, batchesSQL, pgx.StrictNamedArgs{"stream": c.stream, "seq": c.seq, "grace": c.grace})
+	if err != nil {
+		return 0, 0, fmt.Errorf("confirm: read ledger: %w", err)
+	}
+	batches, err := pgx.CollectRows(rows, pgx.RowToStructByPos[ledgerRange])
+	if err != nil {
+		return 0, 0, fmt.Errorf("confirm: read ledger: %w", err)
+	}
+	for _, b := range batches {
+		gone, err := c.gone(ctx, conn, b, filters)
+		if err != nil || gone {
+			return upTo, b.Seq, err
+		}
+		upTo = b.Seq
+	}
+	return upTo, 0, nil
+}
+
+func (c *confirmation) gone(ctx context.Context, conn *pgx.Conn, b ledgerRange, filters []string) (bool, error) {
+	if !b.Ours || b.First == 0 {
+		return false, nil
+	}
+	rows, err := conn.Query(ctx, missingSQL, pgx.StrictNamedArgs{
+		"first": b.First, "last": b.Last, "upto": b.Seq, "consumer": c.consumer})
+	if err != nil {
+		return false, fmt.Errorf("confirm: compare with inbox: %w", err)
+	}
+	var id int64
+	var subject string
+	gone := false
+	_, err = pgx.ForEachRow(rows, []any{&id, &subject}, func() error {
+		gone = gone || takes(filters, subject)
+		return nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("confirm: compare with inbox: %w", err)
+	}
+	return gone, nil
+}
+
+// takes reports whether a consumer with these filters gets the subject.
+func takes(filters []string, subject string) bool {
+	for _, f := range filters {
+		if streams.Covers(f, subject) {
+			return true
+		}
+	}
+	return len(filters) == 0
+}

@@ -1,0 +1,153 @@
+package outbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// healer notices what the broker has lost. A PubAck is no fsync: a power cut, a
+// restored backup or a deleted stream can take back what was acknowledged. The
+// ledger knows each stream's creation time and last sequence, so a stream that
+// is younger or shorter than that has lost messages, and the relay goes back to
+// the last batch the stream still holds. The inbox absorbs what comes twice.
+type healer struct {
+	conn    *pgx.Conn
+	js      jetstream.JetStream
+	streams []string
+	confirm confirmation
+	log     *slog.Logger
+	m       *metrics
+	// generation of the session: a newer one in the ledger is a replay.
+	generation int
+}
+
+// errRewound ends a session whose position is no longer the ledger's.
+var errRewound = errors.New("sent back to publish again what the broker lost")
+
+// check returns errRewound when it has found a loss and sent the relay back, or
+// when an operator has.
+func (h *healer) check(ctx context.Context) error {
+	if err := h.checkReplay(ctx); err != nil {
+		return err
+	}
+	for _, name := range h.streams {
+		if err := h.checkStream(ctx, name); err != nil {
+			return err
+		}
+	}
+	return h.confirm.check(ctx, h)
+}
+
+const generationSQL = `SELECT generation FROM jetbox.relay_batch ORDER BY seq DESC LIMIT 1`
+
+func (h *healer) checkReplay(ctx context.Context) error {
+	var generation int
+	err := h.conn.QueryRow(ctx, generationSQL).Scan(&generation)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("look for a replay: %w", err)
+	}
+	if generation > h.generation {
+		return errRewound
+	}
+	return nil
+}
+
+func (h *healer) checkStream(ctx context.Context, name string) error {
+	// The order matters: the stream must not be older news than the ledger.
+	recorded, err := h.recorded(ctx, name)
+	if err != nil {
+		return err
+	}
+	s, err := h.js.Stream(ctx, name)
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", name, err)
+	}
+	has := streamState{s.CachedInfo().Created, s.CachedInfo().State.LastSeq}
+	if recorded == nil || (has.Created.Equal(recorded.Created) && has.LastSeq >= recorded.LastSeq) {
+		return nil
+	}
+	h.log.LogAttrs(ctx, slog.LevelError, "stream has lost acknowledged messages, publishing them again",
+		slog.String("stream", name), slog.Uint64("recorded_seq", recorded.LastSeq), slog.Uint64("has_seq", has.LastSeq),
+		slog.Bool("recreated", !has.Created.Equal(recorded.Created)))
+	target, err := h.lastHeld(ctx, name, has)
+	if err != nil {
+		return err
+	}
+	return h.rewind(ctx, target, map[string]streamState{name: has})
+}
+
+const recordedSQL = `
+SELECT streams->$1
+FROM jetbox.relay_batch
+WHERE streams ? $1
+ORDER BY seq DESC
+LIMIT 1`
+
+// recorded returns what the ledger last saw of a stream, nil for nothing yet.
+func (h *healer) recorded(ctx context.Context, name string) (*streamState, error) {
+	var text []byte
+	err := h.conn.QueryRow(ctx, recordedSQL, name).Scan(&text)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read recorded state of stream %s: %w", name, err)
+	}
+	var s streamState
+	if err := json.Unmarshal(text, &s); err != nil {
+		return nil, fmt.Errorf("read recorded state of stream %s: %w", name, err)
+	}
+	return &s, nil
+}
+
+// lastHeldSQL compares creation times as the text that was recorded: Postgres
+// keeps only microseconds of a timestamp.
+const lastHeldSQL = `
+SELECT coalesce(max(seq), 0)
+FROM jetbox.relay_batch
+WHERE streams->$1->>'created' = $2 AND (streams->$1->>'last_seq')::bigint <= $3`
+
+// lastHeld finds the newest batch that the stream still holds, 0 for none.
+func (h *healer) lastHeld(ctx context.Context, name string, has streamState) (seq int64, err error) {
+	created := has.Created.Format(time.RFC3339Nano)
+	if err := h.conn.QueryRow(ctx, lastHeldSQL, name, created, has.LastSeq).Scan(&seq); err != nil {
+		return 0, fmt.Errorf("find what stream %s still holds: %w", name, err)
+	}
+	return seq, nil
+}
+
+// rewind goes back to after batch target. The session that reads the ledger next
+// starts there.
+func (h *healer) rewind(ctx context.Context, target int64, states map[string]streamState) error {
+	if err := rewind(ctx, h.conn, target, states); err != nil {
+		return err
+	}
+	h.m.rewinds.Inc()
+	return errRewound
+}
+
+// rewindSQL appends the position of an older row under a higher generation.
+const rewindSQL = `
+INSERT INTO jetbox.relay_batch (seq, epoch, generation, replay, rewound_to, snap, prev_snap, pos_id, n, streams)
+SELECT newest.seq + 1, newest.epoch, newest.generation + 1, true, @target,
+	coalesce(target.snap, '1:1:'), target.prev_snap, target.pos_id, 0, @streams
+FROM (SELECT * FROM jetbox.relay_batch ORDER BY seq DESC LIMIT 1) newest
+LEFT JOIN jetbox.relay_batch target ON target.seq = @target`
+
+func rewind(ctx context.Context, db execer, target int64, states map[string]streamState) error {
+	text, err := json.Marshal(states)
+	if err != nil {
+		return fmt.Errorf("rewind: %w", err)
+	}
+	if _, err := db.Exec(ctx, rewindSQL, pgx.StrictNamedArgs{"target": target, "streams": string(text)}); err != nil {
+		return fmt.Errorf("rewind: %w", err)
+	}
+	return nil
+}

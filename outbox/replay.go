@@ -1,0 +1,100 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// ReplayFrom says from where messages are published again. Exactly one field
+// is set.
+type ReplayFrom struct {
+	Since  time.Time // batches recorded from then on
+	FromID int64     // the batch that holds this outbox id, and later ones
+	Batch  int64     // this batch, and later ones
+}
+
+// ErrReplayFrom reports a ReplayFrom that is not exactly one place.
+var ErrReplayFrom = errors.New("outbox: replay: give exactly one of a time, an id and a batch")
+
+// Replay is what a replay covers.
+type Replay struct {
+	// AfterBatch is the ledger row whose position the relay goes back to; 0 is
+	// the beginning.
+	AfterBatch int64 `json:"after_batch"`
+	// Messages counts the rows of the outbox that are published again.
+	Messages int64 `json:"messages"`
+}
+
+// replayTargetSQL finds the last batch before the given place.
+const replayTargetSQL = `
+SELECT coalesce(max(seq), 0)
+FROM jetbox.relay_batch
+WHERE seq < coalesce((
+	SELECT min(seq) FROM jetbox.relay_batch
+	WHERE n > 0 AND (published_at >= @since OR last_id >= @id OR seq >= @batch)), 9223372036854775807)`
+
+// replayCountSQL counts what the target row does not cover and the newest does.
+const replayCountSQL = `
+WITH t AS (SELECT coalesce(prev_snap, snap) AS snap FROM jetbox.relay_batch WHERE seq = @target),
+	b AS (SELECT snap FROM jetbox.relay_batch ORDER BY seq DESC LIMIT 1)
+SELECT count(*)
+FROM jetbox.outbox o, b
+WHERE (o.xid >= coalesce((SELECT pg_snapshot_xmax(snap) FROM t), '0'::xid8)
+		OR o.xid = ANY (ARRAY (SELECT pg_snapshot_xip(snap) FROM t)))
+	AND pg_visible_in_snapshot(o.xid, b.snap)`
+
+// PlanReplay returns what StartReplay would do.
+func PlanReplay(ctx context.Context, db *pgx.Conn, from ReplayFrom) (Replay, error) {
+	args, err := from.args()
+	if err != nil {
+		return Replay{}, err
+	}
+	var r Replay
+	if err := db.QueryRow(ctx, replayTargetSQL, args).Scan(&r.AfterBatch); err != nil {
+		return r, fmt.Errorf("outbox: replay: find batch: %w", err)
+	}
+	if err := db.QueryRow(ctx, replayCountSQL, pgx.StrictNamedArgs{"target": r.AfterBatch}).Scan(&r.Messages); err != nil {
+		return r, fmt.Errorf("outbox: replay: count messages: %w", err)
+	}
+	return r, nil
+}
+
+// StartReplay sends the relay back, which it notices at its next batch or within
+// seconds. Everything the outbox still holds from there on is published again,
+// under IDs that pass the broker's duplicate window; inboxes absorb the repeats,
+// other consumers see them.
+func StartReplay(ctx context.Context, db *pgx.Conn, from ReplayFrom) (Replay, error) {
+	r, err := PlanReplay(ctx, db, from)
+	if err != nil {
+		return r, err
+	}
+	if err := rewind(ctx, db, r.AfterBatch, map[string]streamState{}); err != nil {
+		return r, fmt.Errorf("outbox: replay: %w", err)
+	}
+	return r, nil
+}
+
+func (f ReplayFrom) args() (pgx.StrictNamedArgs, error) {
+	args := pgx.StrictNamedArgs{"since": nil, "id": nil, "batch": nil}
+	given := 0
+	if !f.Since.IsZero() {
+		args["since"] = f.Since
+		given++
+	}
+	if f.FromID != 0 {
+		args["id"] = f.FromID
+		given++
+	}
+	if f.Batch != 0 {
+		args["batch"] = f.Batch
+		given++
+	}
+	if given != 1 {
+		return nil, ErrReplayFrom
+	}
+	return args, nil
+}
