@@ -30,6 +30,7 @@ type cli struct {
 	Relay   relayCommand   `cmd:"" help:"Publish what is committed to the outbox."`
 	Worker  workerCommand  `cmd:"" help:"Process messages, each exactly once in the database."`
 	Status  statusCommand  `cmd:"" help:"Show what waits, what is done and what is dead."`
+	Health  healthCommand  `cmd:"" help:"Ask the daemon on this machine whether it is ready: exit code 0 or 1."`
 	Migrate migrateCommand `cmd:"" help:"Bring a database to the schema this binary needs, or look."`
 	Version versionCommand `cmd:"" help:"Show what this binary is."`
 }
