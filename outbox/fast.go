@@ -54,7 +54,7 @@ func (f *fastRoute) publish(ctx context.Context, msgs []*nats.Msg) (stored int, 
 	if len(msgs) == 1 {
 		return 0, 0, fmt.Errorf("fast batch of one message")
 	}
-	ctx, cancel := context.WithTimeout(ctx, 4*ackTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, 2*ackTimeout, errAckTimeout)
 	defer cancel()
 	f.batches++
 	b := &fastBatch{route: f, prefix: f.inbox + "." + strconv.FormatUint(f.batches, 10) + "."}
@@ -123,7 +123,7 @@ func (b *fastBatch) receive(ctx context.Context) error {
 			b.reply(m.Data)
 		}
 	case <-ctx.Done():
-		return errAckTimeout
+		return context.Cause(ctx)
 	}
 	if b.err != nil && b.ended {
 		return b.err
@@ -158,6 +158,10 @@ func (b *fastBatch) anomaly(data []byte) {
 		Error *jetstream.APIError `json:"error"`
 		Seq   uint64              `json:"seq"`
 		Count int                 `json:"count"`
+	}
+	if len(data) == 0 {
+		b.err, b.ended = nats.ErrNoResponders, true // no stream listens: a 503 without a body
+		return
 	}
 	if err := json.Unmarshal(data, &r); err != nil {
 		b.err, b.ended = fmt.Errorf("unexpected reply: %w", err), true

@@ -143,19 +143,17 @@ func (l *lab) stored() []jetstream.Msg {
 		l.t.Fatal(err)
 	}
 	msgs := make([]jetstream.Msg, 0, n)
-	for len(msgs) < n {
-		batch, err := c.Fetch(min(n-len(msgs), 1000), jetstream.FetchMaxWait(5*time.Second))
+	// A new leader may take a moment to serve the consumer.
+	testenv.Eventually(l.t, "the stream's messages", func() bool {
+		batch, err := c.Fetch(min(n-len(msgs), 5000), jetstream.FetchMaxWait(5*time.Second))
 		if err != nil {
-			l.t.Fatal(err)
+			return n == 0
 		}
-		before := len(msgs)
 		for m := range batch.Messages() {
 			msgs = append(msgs, m)
 		}
-		if len(msgs) == before {
-			l.t.Fatalf("stream says %d messages, delivered %d: %v", n, len(msgs), batch.Error())
-		}
-	}
+		return len(msgs) == n
+	})
 	return msgs
 }
 

@@ -213,6 +213,7 @@ func (s *session) pipeline(ctx context.Context, rd *reader, pub *publisher, led 
 		return s.record(work, led, published)
 	})
 	g.Go(func() error { return s.beat(beating, due) })
+	g.Go(func() error { return s.watch(beating) })
 	g.Go(func() error { return s.maintain(reading, due) })
 	return g.Wait()
 }
@@ -261,6 +262,24 @@ func (s *session) beat(ctx context.Context, due chan<- struct{}) error {
 		}
 	}
 	return nil
+}
+
+var errDisconnected = errors.New("the connection to nats was lost")
+
+// watch ends the session as soon as its connection is lost, even if the client
+// is about to get it back: acks of what was in flight will not come.
+func (s *session) watch(ctx context.Context) error {
+	lost := s.nc.StatusChanged(nats.RECONNECTING, nats.CLOSED)
+	defer s.nc.RemoveStatusListener(lost)
+	if !s.nc.IsConnected() {
+		return errDisconnected
+	}
+	select {
+	case <-lost:
+		return errDisconnected
+	case <-ctx.Done():
+		return nil
+	}
 }
 
 // release gives the lease back whatever ended the session; if it cannot, the

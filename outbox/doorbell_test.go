@@ -1,0 +1,103 @@
+package outbox_test
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/jetboxhq/jetbox/outbox"
+)
+
+// A missed wake-up would wait for the fallback poll, here an hour. Each round
+// waits until its messages are through, so no later commit can make up for it,
+// and starts again at a random moment of the relay's falling asleep.
+func TestDoorbell_WakesTheRelayForEveryCommit(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.relay(func(c *outbox.RelayConfig) { c.FallbackPoll = time.Hour })
+	nc, err := l.dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	sub, err := nc.SubscribeSync(l.prefix + ".>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	slowest := time.Duration(0)
+	for round := range 300 {
+		writers := 1 + round%3
+		l.commitTogether(writers)
+		start := time.Now()
+		for range writers {
+			if _, err := sub.NextMsg(10 * time.Second); err != nil {
+				t.Fatalf("round %d: a commit woke nobody: %v", round, err)
+			}
+		}
+		slowest = max(slowest, time.Since(start))
+		time.Sleep(time.Duration(rand.IntN(4000)) * time.Microsecond)
+	}
+	t.Logf("slowest wake-up %v", slowest)
+}
+
+// commitTogether inserts one message from each of n sessions, which overlap.
+func (l *lab) commitTogether(n int) {
+	l.t.Helper()
+	var g errgroup.Group
+	for i := range n {
+		g.Go(func() error {
+			return pgx.BeginFunc(context.Background(), l.db, func(tx pgx.Tx) error {
+				_, err := tx.Exec(context.Background(), `INSERT INTO jetbox.outbox (subject, payload) VALUES ($1, '1')`, l.prefix+".x")
+				time.Sleep(time.Duration(i*rand.IntN(1500)) * time.Microsecond)
+				return err
+			})
+		})
+	}
+	if err := g.Wait(); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// queries counts what goes to Postgres.
+type queries struct{ n atomic.Int64 }
+
+func (q *queries) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	q.n.Add(1)
+	return ctx
+}
+
+func (q *queries) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func TestRelay_AsksAtMostTwiceASecondWhenIdle(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	var q queries
+	db := l.db.Config().ConnConfig
+	db.Tracer = &q
+	r, err := outbox.NewRelay(db, l.dial, outbox.RelayConfig{Streams: []jetstream.StreamConfig{l.stream}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	l.insert(0, 1)
+	l.waitCaughtUp()
+	time.Sleep(200 * time.Millisecond) // to fall asleep
+	before := q.n.Load()
+	const seconds = 6
+	time.Sleep(seconds * time.Second)
+	if asked := q.n.Load() - before; asked > 2*seconds {
+		t.Errorf("%d queries in %d s of idleness, want at most 2 a second", asked, seconds)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
