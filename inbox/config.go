@@ -85,19 +85,20 @@ func (c WorkerConfig) validate(handlers []Handler) error {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	for name, v := range map[string]string{"Stream": c.Stream, "Consumer": c.Consumer} {
+	name := func(field, v string) {
 		check(!strings.ContainsAny(v, " \t\r\n.*>/\\") && !strings.HasPrefix(v, "$"),
-			"%s %q: no spaces, dots, wildcards, slashes or leading $", name, v)
+			"%s %q: no spaces, dots, wildcards, slashes or leading $", field, v)
 	}
-	for name, v := range map[string]int{"BatchSize": c.BatchSize, "Concurrency": c.Concurrency,
-		"Calls": c.Calls, "MaxAttempts": c.MaxAttempts} {
-		check(v > 0, "%s %d is negative", name, v)
-	}
-	check(c.BatchSize <= 10_000, "BatchSize %d is above 10000", c.BatchSize)
-	for name, v := range map[string]time.Duration{"RetryDelay": c.RetryDelay, "AckWait": c.AckWait,
-		"HandlerTimeout": c.HandlerTimeout, "DrainTimeout": c.DrainTimeout} {
-		check(v > 0, "%s %v is negative", name, v)
-	}
+	name("Stream", c.Stream)
+	name("Consumer", c.Consumer)
+	check(c.BatchSize > 0 && c.BatchSize <= 10_000, "BatchSize %d is not between 1 and 10000", c.BatchSize)
+	check(c.Concurrency > 0, "Concurrency %d is negative", c.Concurrency)
+	check(c.Calls > 0, "Calls %d is negative", c.Calls)
+	check(c.MaxAttempts > 0, "MaxAttempts %d is negative", c.MaxAttempts)
+	check(c.RetryDelay > 0, "RetryDelay %v is negative", c.RetryDelay)
+	check(c.AckWait > 0, "AckWait %v is negative", c.AckWait)
+	check(c.HandlerTimeout > 0, "HandlerTimeout %v is negative", c.HandlerTimeout)
+	check(c.DrainTimeout > 0, "DrainTimeout %v is negative", c.DrainTimeout)
 	check(c.Retention >= day, "Retention %v is less than a day", c.Retention)
 	check(len(handlers) > 0, "no handlers")
 	seen := map[string]bool{}

@@ -65,13 +65,14 @@ func ensureConsumer(ctx context.Context, js jetstream.JetStream, cfg WorkerConfi
 
 // refused marks what the broker will refuse again.
 func refused(err error) error {
-	if e, ok := errors.AsType[*jetstream.APIError](err); ok && (e.Code == 400 || e.Code == 500) {
+	if err == nil {
+		return nil
+	}
+	e, ok := errors.AsType[*jetstream.APIError](err)
+	if ok && (e.Code == 400 || e.ErrorCode == jetstream.JSErrCodeOverlappingFilterSubjects) {
 		return fmt.Errorf("%w: %w", ErrConsumer, err)
 	}
-	if err != nil {
-		return fmt.Errorf("consumer: %w", err)
-	}
-	return nil
+	return fmt.Errorf("consumer: %w", err)
 }
 
 // unfit names each field of have that breaks a promise of the worker and that

@@ -13,13 +13,16 @@ import (
 type Handler struct {
 	subject string
 	decode  func(*delivery) (any, error)
-	prepare func(context.Context, *pgxpool.Pool) error // checks at start; may be nil
 
-	// One of these is set. run and runSet have all their effects in tx.
-	run    func(ctx context.Context, tx pgx.Tx, d *delivery) error
-	runSet func(ctx context.Context, tx pgx.Tx, ds []*delivery) error
-	call   func(ctx context.Context, d *delivery) error
+	// One of these is set. run and runSet have all their effects in tx; prepare
+	// looks in the database and makes runSet, when a worker starts.
+	run     func(ctx context.Context, tx pgx.Tx, d *delivery) error
+	runSet  setFunc
+	prepare func(context.Context, *pgxpool.Pool) (setFunc, error)
+	call    func(ctx context.Context, d *delivery) error
 }
+
+type setFunc func(ctx context.Context, tx pgx.Tx, ds []*delivery) error
 
 // HandleTx processes messages whose subject matches with fn. What fn writes
 // through tx happens exactly once: tx also records the message as processed,

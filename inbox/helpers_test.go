@@ -3,7 +3,9 @@ package inbox_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +21,13 @@ import (
 	"github.com/jetboxhq/jetbox/internal/wire"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv("CRASHER_DATABASE") != "" {
+		fmt.Fprintln(os.Stderr, crasher())
+		os.Exit(1)
+	}
+	testenv.Main(m)
+}
 
 // env is a database with a table for effects, and a stream, of a test's own.
 type env struct {

@@ -154,73 +154,59 @@ func TestWorker_RetriesADeadlockAtNoCost(t *testing.T) {
 	e.wantNoTrace()
 }
 
-// TestMain_Crasher is the process that TestWorker_BuriesAMessageThatKills starts.
-func TestMain_Crasher(t *testing.T) {
-	url := os.Getenv("CRASHER_DATABASE")
-	if url == "" {
-		t.Skip("only as a child process")
-	}
-	db, err := pgxpool.New(t.Context(), url)
+// crasher is the process that TestWorker_BuriesAMessageThatKillsItsProcess
+// starts: a worker with a handler that ends it.
+func crasher() error {
+	ctx := context.Background()
+	db, err := pgxpool.New(ctx, os.Getenv("CRASHER_DATABASE"))
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	prefix := os.Getenv("CRASHER_SUBJECT")
 	w, err := inbox.NewWorker(db, func() (*nats.Conn, error) { return nats.Connect(os.Getenv("CRASHER_NATS")) },
-		inbox.WorkerConfig{Stream: os.Getenv("CRASHER_STREAM"), Consumer: "w", MaxAttempts: 3, AckWait: 500 * time.Millisecond, Logger: testLogger(t)},
-		inbox.HandleTx(prefix+".n", func(ctx context.Context, tx pgx.Tx, m inbox.Message[[]byte]) (none, error) {
+		inbox.WorkerConfig{Stream: os.Getenv("CRASHER_STREAM"), Consumer: "w", MaxAttempts: 3, AckWait: 500 * time.Millisecond},
+		inbox.HandleTx(os.Getenv("CRASHER_SUBJECT"), func(ctx context.Context, tx pgx.Tx, m inbox.Message[[]byte]) (none, error) {
 			if string(m.Payload) == "bad" {
-				os.Exit(66)
+				os.Exit(crashed)
 			}
 			_, err := tx.Exec(ctx, effectSQL, m.ID, "")
 			return none{}, err
 		}))
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	if err := w.Run(t.Context()); err != nil {
-		t.Fatal(err)
+	return w.Run(ctx)
+}
+
+const crashed = 66 // its exit code
+
+// crash runs a crasher until it dies or all is settled, and reports which.
+func (e *env) crash() (died bool) {
+	e.t.Helper()
+	ctx, cancel := context.WithTimeout(e.t.Context(), 20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0])
+	cmd.Env = append(os.Environ(), "CRASHER_DATABASE="+configURL(e.db.Config().ConnConfig), "CRASHER_NATS="+e.url,
+		"CRASHER_STREAM="+e.stream, "CRASHER_SUBJECT="+e.subject("n"))
+	if err := cmd.Start(); err != nil {
+		e.t.Fatal(err)
 	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	testenv.Eventually(e.t, "the end of the worker or of its work", func() bool { return len(ended) == 1 || e.stored() == 0 })
+	cancel()
+	exit, _ := errors.AsType[*exec.ExitError](<-ended)
+	return exit != nil && exit.ExitCode() == crashed
 }
 
 func TestWorker_BuriesAMessageThatKillsItsProcess(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	bad := e.publishAround()
-	crash := func() int {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		defer cancel()
-		done := make(chan struct{})
-		defer close(done)
-		cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestMain_Crasher$", "-test.v")
-		cmd.Env = append(os.Environ(), "CRASHER_DATABASE="+configURL(e.db.Config().ConnConfig), "CRASHER_NATS="+e.url,
-			"CRASHER_STREAM="+e.stream, "CRASHER_SUBJECT="+e.prefix)
-		go func() { // a survivor has to be stopped once all is settled
-			for e.stored() != 0 {
-				select {
-				case <-done:
-					return
-				case <-time.After(50 * time.Millisecond):
-				}
-			}
-			cancel()
-		}()
-		out, err := cmd.CombinedOutput()
-		if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == 66 {
-			return 1
-		}
-		if e.stored() != 0 {
-			t.Fatalf("worker ended: %v\n%s", err, out)
-		}
-		return 0
-	}
 	crashes := 0
-	for range 10 {
-		n := crash()
-		if crashes += n; n == 0 {
-			break
-		}
+	for e.crash() {
+		crashes++
 	}
-	if crashes != 4 { // the first delivery leaves no mark
+	if crashes != 4 { // its first delivery leaves no mark
 		t.Errorf("the message killed %d workers, want 4", crashes)
 	}
 	e.wantEffects(20)

@@ -35,9 +35,11 @@ func (w *Worker) prepareOnce(ctx context.Context) error {
 		return unlessLasting(err)
 	}
 	var errs []error
-	for _, h := range w.handlers {
-		if h.prepare != nil {
-			errs = append(errs, h.prepare(ctx, w.db))
+	for i := range w.handlers {
+		if h := &w.handlers[i]; h.prepare != nil {
+			var err error
+			h.runSet, err = h.prepare(ctx, w.db)
+			errs = append(errs, err)
 		}
 	}
 	return unlessLasting(errors.Join(errs...))

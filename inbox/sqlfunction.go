@@ -22,15 +22,12 @@ var errFunction = errors.New("SQL function")
 // statement. Its effects happen exactly once; what it returns is the result.
 // The worker refuses to start unless the function exists and it may call it.
 func SQLFunction(subject, function string) Handler {
-	call := sqlCall{name: function}
 	return Handler{subject: subject,
-		decode:  func(*delivery) (any, error) { return nil, nil },
-		prepare: call.prepare, runSet: call.run}
-}
-
-type sqlCall struct {
-	name string
-	sql  string // set by prepare
+		decode: func(*delivery) (any, error) { return nil, nil },
+		prepare: func(ctx context.Context, db *pgxpool.Pool) (setFunc, error) {
+			sql, err := callSQL(ctx, db, function)
+			return sqlCall(sql).run, err
+		}}
 }
 
 // functionSQL finds a function as a call would, by the search_path where name
@@ -40,29 +37,29 @@ SELECT p.oid::regproc::text, p.prorettype = 'void'::regtype, p.proretset OR p.pr
 	has_function_privilege(p.oid, 'EXECUTE')
 FROM (SELECT to_regprocedure($1 || '(jetbox.message)') AS oid) f LEFT JOIN pg_proc p ON p.oid = f.oid`
 
-func (c *sqlCall) prepare(ctx context.Context, db *pgxpool.Pool) error {
-	if !functionName.MatchString(c.name) {
-		return fmt.Errorf("%w %q: want name or schema.name", errFunction, c.name)
+// callSQL returns the statement that calls function for a set of messages.
+func callSQL(ctx context.Context, db *pgxpool.Pool, function string) (string, error) {
+	if !functionName.MatchString(function) {
+		return "", fmt.Errorf("%w %q: want name or schema.name", errFunction, function)
 	}
 	var name *string
 	var void, set, allowed *bool
-	if err := db.QueryRow(ctx, functionSQL, c.name).Scan(&name, &void, &set, &allowed); err != nil {
-		return fmt.Errorf("look up function %s: %w", c.name, err)
+	if err := db.QueryRow(ctx, functionSQL, function).Scan(&name, &void, &set, &allowed); err != nil {
+		return "", fmt.Errorf("look up function %s: %w", function, err)
 	}
 	switch {
 	case name == nil:
-		return fmt.Errorf("%w %s(jetbox.message) does not exist", errFunction, c.name)
+		return "", fmt.Errorf("%w %s(jetbox.message) does not exist", errFunction, function)
 	case *set:
-		return fmt.Errorf("%w %s does not return a single value", errFunction, c.name)
+		return "", fmt.Errorf("%w %s does not return a single value", errFunction, function)
 	case !*allowed:
-		return fmt.Errorf("%w %s: this role may not EXECUTE it", errFunction, c.name)
+		return "", fmt.Errorf("%w %s: this role may not EXECUTE it", errFunction, function)
 	}
-	result := "to_json(" + *name + "(%s))::text"
+	call := *name + "(" + messageSQL + ")"
 	if *void {
-		result = "CASE WHEN " + *name + "(%s) IS NULL THEN NULL::text END"
+		return "SELECT CASE WHEN " + call + " IS NULL THEN NULL::text END" + setSQL, nil
 	}
-	c.sql = "SELECT " + fmt.Sprintf(result, messageSQL) + setSQL
-	return nil
+	return "SELECT to_json(" + call + ")::text" + setSQL, nil
 }
 
 const messageSQL = `ROW(id, subject, nullif(key, ''), headers::json, payload::json, bytes,
@@ -73,12 +70,15 @@ FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::byte
 	WITH ORDINALITY AS m (id, subject, key, headers, payload, bytes, content_type, attempt, n)
 ORDER BY n`
 
-func (c *sqlCall) run(ctx context.Context, tx pgx.Tx, ds []*delivery) error {
+// sqlCall is a statement that callSQL made.
+type sqlCall string
+
+func (c sqlCall) run(ctx context.Context, tx pgx.Tx, ds []*delivery) error {
 	args, err := messageArgs(ds)
 	if err != nil {
 		return err
 	}
-	rows, err := tx.Query(ctx, c.sql, args...)
+	rows, err := tx.Query(ctx, string(c), args...)
 	if err != nil {
 		return err
 	}

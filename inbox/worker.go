@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -39,14 +40,21 @@ type Worker struct {
 // whose subjects match, the first one given is used.
 func NewWorker(db *pgxpool.Pool, dial Dialer, cfg WorkerConfig, handlers ...Handler) (*Worker, error) {
 	cfg = cfg.withDefaults(handlers)
-	if err := cfg.validate(handlers); err != nil {
+	err := cfg.validate(handlers)
+	if db == nil {
+		err = errors.Join(err, errors.New("no Postgres pool"))
+	}
+	if dial == nil {
+		err = errors.Join(err, errors.New("no dialer for NATS"))
+	}
+	if err != nil {
 		return nil, fmt.Errorf("inbox: %w", err)
 	}
 	m, err := newMetrics(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("inbox: metrics: %w", err)
 	}
-	return &Worker{db: db, dial: dial, cfg: cfg, handlers: handlers, metrics: m,
+	return &Worker{db: db, dial: dial, cfg: cfg, handlers: slices.Clone(handlers), metrics: m,
 		log:     cfg.Logger.With(slog.String("consumer", cfg.Consumer)),
 		suspect: make(chan struct{}, 1)}, nil
 }
