@@ -23,7 +23,8 @@ type confirmation struct {
 	seq              int64 // batches up to here are confirmed
 }
 
-func (c *confirmation) check(ctx context.Context, h *healer) error {
+// check confirms what was published longer ago than grace.
+func (c *confirmation) check(ctx context.Context, h *healer, grace time.Duration) error {
 	if c.consumer == "" {
 		return nil
 	}
@@ -31,7 +32,7 @@ func (c *confirmation) check(ctx context.Context, h *healer) error {
 	if err != nil || !idle {
 		return err
 	}
-	upTo, missing, err := c.missing(ctx, h.conn, filters)
+	upTo, missing, err := c.missing(ctx, h.conn, filters, grace)
 	switch {
 	case err != nil:
 		return err
@@ -92,8 +93,8 @@ type ledgerRange struct {
 
 // missing returns the last batch it looked at, and the first that holds a
 // message which is gone, 0 for none.
-func (c *confirmation) missing(ctx context.Context, conn *pgx.Conn, filters []string) (upTo, batch int64, err error) {
-	rows, err := conn.Query(ctx, batchesSQL, pgx.StrictNamedArgs{"stream": c.stream, "seq": c.seq, "grace": c.grace})
+func (c *confirmation) missing(ctx context.Context, conn *pgx.Conn, filters []string, grace time.Duration) (upTo, batch int64, err error) {
+	rows, err := conn.Query(ctx, batchesSQL, pgx.StrictNamedArgs{"stream": c.stream, "seq": c.seq, "grace": grace})
 	if err != nil {
 		return 0, 0, fmt.Errorf("confirm: read ledger: %w", err)
 	}

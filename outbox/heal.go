@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -42,7 +45,25 @@ func (h *healer) check(ctx context.Context) error {
 			return err
 		}
 	}
-	return h.confirm.check(ctx, h)
+	return h.confirm.check(ctx, h, h.confirm.grace)
+}
+
+// apiAdvisories is where the server tells of calls to its API.
+const apiAdvisories = "$JS.EVENT.ADVISORY.API"
+
+// advise looks at once, without grace, when a stream of ours was purged.
+func (h *healer) advise(ctx context.Context, m *nats.Msg) error {
+	var call struct {
+		Subject string `json:"subject"`
+	}
+	if err := json.Unmarshal(m.Data, &call); err != nil {
+		return nil // not what we listen for
+	}
+	purged, ok := strings.CutPrefix(call.Subject, "$JS.API.STREAM.PURGE.")
+	if !ok || !slices.Contains(h.streams, purged) {
+		return nil
+	}
+	return h.confirm.check(ctx, h, 0)
 }
 
 const generationSQL = `SELECT generation FROM jetbox.relay_batch ORDER BY seq DESC LIMIT 1`

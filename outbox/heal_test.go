@@ -180,34 +180,51 @@ func TestPlanReplay_TakesATimeAnIDOrABatch(t *testing.T) {
 	}
 }
 
-func TestRelay_ConfirmsWithTheInboxWhatAPurgeTook(t *testing.T) {
+func TestRelay_ConfirmsWithTheInboxWhatTheStreamDropped(t *testing.T) {
 	t.Parallel()
-	l := newLab(t)
-	l.relay(func(c *outbox.RelayConfig) {
-		c.ConfirmConsumer, c.ConfirmGrace = "w", time.Second
-	})
-	l.insert(0, 10)
-	l.waitCaughtUp()
-	c, err := l.js.CreateConsumer(t.Context(), l.stream.Name, jetstream.ConsumerConfig{Durable: "w", AckPolicy: jetstream.AckExplicitPolicy})
-	if err != nil {
-		t.Fatal(err)
+	for name, grace := range map[string]time.Duration{
+		"after the grace time":              time.Second,
+		"at once, by the server's advisory": time.Hour,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			l.relay(func(c *outbox.RelayConfig) { c.ConfirmConsumer, c.ConfirmGrace = "w", tt.grace })
+			l.insert(0, 10)
+			l.waitCaughtUp()
+			c, err := l.js.CreateConsumer(t.Context(), l.stream.Name, jetstream.ConsumerConfig{Durable: "w", AckPolicy: jetstream.AckExplicitPolicy})
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.process(c, 4)
+			s, err := l.js.Stream(t.Context(), l.stream.Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := tt.lose(l, s); err != nil {
+				t.Fatal(err)
+			}
+			testenv.Eventually(t, "the six that were lost to be processed", func() bool {
+				l.process(c, 10)
+				return ask[int](l, `SELECT count(*) FROM jetbox.inbox`) == 10
+			})
+			if rewinds := ask[int](l, `SELECT max(generation) FROM jetbox.relay_batch`); rewinds != 1 {
+				t.Errorf("sent back %d times, want once", rewinds)
+			}
+		})
 	}
-	l.process(c, 4)
-	s, err := l.js.Stream(t.Context(), l.stream.Name)
-	if err != nil {
-		t.Fatal(err)
+}
+
+// deleteAll takes every message from the stream, which no advisory that the relay
+// reads tells.
+func (l *lab) deleteAll(s jetstream.Stream) error {
+	state := s.CachedInfo().State
+	for seq := state.FirstSeq; seq <= state.LastSeq; seq++ {
+		if err := s.DeleteMsg(l.t.Context(), seq); err != nil {
+			return err
+		}
 	}
-	if err := s.Purge(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	testenv.Eventually(t, "the six that were purged to be processed", func() bool {
-		l.process(c, 10)
-		return ask[int](l, `SELECT count(*) FROM jetbox.inbox`) == 10
-	})
-	rewinds := ask[int](l, `SELECT max(generation) FROM jetbox.relay_batch`)
-	if rewinds != 1 {
-		t.Errorf("sent back %d times, want once", rewinds)
-	}
+	return nil
 }
 
 // process plays a worker: it notes up to n messages in the inbox and acks them.

@@ -29,6 +29,8 @@ type session struct {
 	healer *healer
 	conns  []*pgx.Conn
 
+	advisories chan *nats.Msg
+
 	inFlight atomic.Int64 // batches that are read and not yet recorded
 	behind   atomic.Bool  // something may be pending
 }
@@ -88,6 +90,11 @@ func (s *session) connectNATS(ctx context.Context) (err error) {
 	}
 	if err := streams.Ensure(ctx, s.js, s.cfg.Streams, s.cfg.VerifyStreams); err != nil {
 		return fmt.Errorf("ensure streams: %w", err)
+	}
+	// A user who may not read advisories gets none; the checks by time remain.
+	s.advisories = make(chan *nats.Msg, 64)
+	if _, err := s.nc.ChanSubscribe(apiAdvisories, s.advisories); err != nil {
+		return fmt.Errorf("subscribe to advisories: %w", err)
 	}
 	return nil
 }

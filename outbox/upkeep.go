@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/jetboxhq/jetbox/internal/streams"
 )
 
 // healEvery is how soon a loss is noticed while the connection stays up.
@@ -28,8 +30,10 @@ func (s *session) maintain(ctx context.Context, due <-chan struct{}) error {
 		case <-heal.C:
 			err = s.healer.check(ctx)
 			s.lag(ctx)
+		case m := <-s.advisories:
+			err = s.healer.advise(ctx, m)
 		case <-turn.C:
-			err = keeper.turn(ctx)
+			err = s.turn(ctx, keeper)
 		}
 		if ctx.Err() != nil {
 			return nil
@@ -38,6 +42,15 @@ func (s *session) maintain(ctx context.Context, due <-chan struct{}) error {
 			return err
 		}
 	}
+}
+
+// turn is what is done every minute: a stream that somebody has made to drop
+// what it acknowledges ends the session, and the next one refuses or mends it.
+func (s *session) turn(ctx context.Context, r *ring) error {
+	if err := streams.Ensure(ctx, s.js, s.cfg.Streams, true); err != nil {
+		return fmt.Errorf("verify streams: %w", err)
+	}
+	return r.turn(ctx)
 }
 
 // lag measures what is pending, which costs a query only while something is.
