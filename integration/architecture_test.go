@@ -14,6 +14,7 @@ import (
 	_ "github.com/jetboxhq/jetbox/internal/demo"
 	_ "github.com/jetboxhq/jetbox/internal/localenv"
 	_ "github.com/jetboxhq/jetbox/internal/natsconn"
+	_ "github.com/jetboxhq/jetbox/internal/operator"
 	_ "github.com/jetboxhq/jetbox/internal/process"
 	_ "github.com/jetboxhq/jetbox/internal/proxy"
 	_ "github.com/jetboxhq/jetbox/internal/streams"
@@ -42,6 +43,7 @@ var arrows = map[string]string{
 	"internal/localenv":   "",
 	"internal/config":     "internal/streams",
 	"internal/demo":       "internal/localenv internal/process internal/proxy migrations",
+	"internal/operator":   "inbox internal/deadletter internal/streams internal/wire outbox",
 	"integration/testenv": "internal/localenv migrations",
 	"examples/worker":     "inbox internal/deadletter internal/streams internal/wire",
 	"internal/depstmp":    "",

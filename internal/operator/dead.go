@@ -1,0 +1,183 @@
+package operator
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/jetboxhq/jetbox/inbox"
+	"github.com/jetboxhq/jetbox/internal/deadletter"
+	"github.com/jetboxhq/jetbox/outbox"
+)
+
+// Outcome is what a redrive or a discard did.
+type Outcome struct {
+	Messages []uuid.UUID `json:"ids" doc:"The letters' messages"`
+	// Refused are letters that no outbox takes; they stay dead.
+	Refused []Refusal `json:"refused,omitempty"`
+}
+
+// Refusal is why a letter stays.
+type Refusal struct {
+	ID   uuid.UUID `json:"id"`
+	Rule string    `json:"rule" doc:"The constraint of jetbox.outbox that the message breaks"`
+}
+
+// Redrive sends at most limit of the letters that f chooses out again, under
+// their own IDs, in one transaction. A message that the broker may remember
+// waits until its duplicate window is over: the broker would drop it unseen.
+// Consumers that have processed the message already skip it.
+func Redrive(ctx context.Context, db DB, actor string, f deadletter.Filter, limit int, window time.Duration) (Outcome, error) {
+	out, err := redriveTogether(ctx, db, actor, f, limit, window)
+	if violation(err) == "" {
+		return out, err
+	}
+	return redriveOneByOne(ctx, db, actor, f, limit, window)
+}
+
+func redriveTogether(ctx context.Context, db DB, actor string, f deadletter.Filter, limit int, window time.Duration) (out Outcome, err error) {
+	err = pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+		letters, err := deadletter.Take(ctx, tx, f, limit)
+		if err != nil || len(letters) == 0 {
+			return err
+		}
+		now, err := clock(ctx, tx)
+		if err != nil {
+			return err
+		}
+		for _, l := range once(letters) {
+			if err := sendAgain(ctx, tx, l, now, window); err != nil {
+				return err
+			}
+			out.Messages = append(out.Messages, l.MessageID)
+		}
+		return Record(ctx, tx, actions(actor, ActionRedrive, letters)...)
+	})
+	if err != nil {
+		return Outcome{}, fmt.Errorf("operator: redrive: %w", err)
+	}
+	return out, nil
+}
+
+// redriveOneByOne leaves out the letters that break a rule of the outbox.
+func redriveOneByOne(ctx context.Context, db DB, actor string, f deadletter.Filter, limit int, window time.Duration) (out Outcome, err error) {
+	letters, err := deadletter.List(ctx, db, f, nil, limit)
+	if err != nil {
+		return out, err
+	}
+	for _, l := range letters {
+		one, err := redriveTogether(ctx, db, actor, deadletter.Filter{IDs: []uuid.UUID{l.MessageID}, Consumer: l.Consumer}, 1, window)
+		if rule := violation(err); rule != "" {
+			out.Refused = append(out.Refused, Refusal{l.MessageID, rule})
+			continue
+		}
+		if err != nil {
+			return out, err
+		}
+		out.Messages = append(out.Messages, one.Messages...)
+	}
+	return out, nil
+}
+
+// once drops all but one of a message's letters: one message serves all
+// consumers.
+func once(letters []deadletter.Full) []deadletter.Full {
+	seen := map[uuid.UUID]bool{}
+	var list []deadletter.Full
+	for _, l := range letters {
+		if !seen[l.MessageID] {
+			seen[l.MessageID] = true
+			list = append(list, l)
+		}
+	}
+	return list
+}
+
+// margin is how much later than the last moment of the duplicate window.
+const margin = time.Second
+
+func sendAgain(ctx context.Context, tx pgx.Tx, l deadletter.Full, now time.Time, window time.Duration) error {
+	m, err := message(l)
+	if err != nil {
+		return err
+	}
+	free := l.DiedAt.Add(window + margin)
+	if l.Consumer == deadletter.Relay || !free.After(now) {
+		return outbox.Enqueue(ctx, tx, m)
+	}
+	return outbox.Schedule(ctx, tx, free, m)
+}
+
+func message(l deadletter.Full) (outbox.Message, error) {
+	m := outbox.Message{ID: l.MessageID, Subject: l.Subject, Bytes: l.PayloadBytes}
+	if l.Payload != nil {
+		m.Payload = l.Payload
+	}
+	if l.Key != nil {
+		m.Key = *l.Key
+	}
+	if l.ContentType != nil {
+		m.ContentType = *l.ContentType
+	}
+	if l.Headers != nil {
+		if err := json.Unmarshal(l.Headers, &m.Headers); err != nil {
+			return m, fmt.Errorf("headers: %w", err)
+		}
+	}
+	return m, nil
+}
+
+// Discard removes at most limit of the letters that f chooses, for good: no
+// replay brings them back to their consumer. The audit keeps their reasons, not
+// their payloads.
+func Discard(ctx context.Context, db DB, actor string, f deadletter.Filter, limit int) (out Outcome, err error) {
+	err = pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+		letters, err := deadletter.Take(ctx, tx, f, limit)
+		if err != nil || len(letters) == 0 {
+			return err
+		}
+		for _, l := range letters {
+			if err := settle(ctx, tx, l); err != nil {
+				return err
+			}
+			out.Messages = append(out.Messages, l.MessageID)
+		}
+		return Record(ctx, tx, actions(actor, ActionDiscard, letters)...)
+	})
+	if err != nil {
+		return Outcome{}, fmt.Errorf("operator: discard: %w", err)
+	}
+	return out, nil
+}
+
+// settle has l's consumer skip the message should it come again. The savepoint
+// lets the rest go on after a message that the inbox refuses.
+func settle(ctx context.Context, tx pgx.Tx, l deadletter.Full) error {
+	err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
+		return inbox.Cancel(ctx, tx, l.MessageID, l.Subject, l.Consumer)
+	})
+	if errors.Is(err, inbox.ErrSettled) || errors.Is(err, inbox.ErrForgotten) {
+		return nil
+	}
+	return err
+}
+
+func actions(actor, action string, letters []deadletter.Full) []Action {
+	list := make([]Action, len(letters))
+	for i, l := range letters {
+		list[i] = Action{Actor: actor, Action: action, MessageID: &l.MessageID, Consumer: &l.Consumer, Details: details(map[string]any{
+			"reason": l.Reason, "errors": l.Errors, "attempts": l.Attempts, "died_at": l.DiedAt, "subject": l.Subject,
+		})}
+	}
+	return list
+}
+
+func clock(ctx context.Context, tx pgx.Tx) (now time.Time, err error) {
+	err = tx.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now)
+	return now, err
+}
