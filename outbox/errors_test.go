@@ -54,7 +54,7 @@ func TestClassify_KnowsEveryErrorThatCanBeProvoked(t *testing.T) {
 			if tt.change != nil {
 				tt.change(msgs[1])
 			}
-			stored, _, err := routeNamed(t, tt.route).publish(t.Context(), msgs)
+			stored, _, err := newRoute(t, tt.route).publish(t.Context(), msgs)
 			if got := classify(err); err == nil || got != tt.want || stored != tt.stored {
 				t.Errorf("stored %d, class %v (%v), want %d and %v", stored, got, err, tt.stored, tt.want)
 			}
@@ -72,13 +72,18 @@ func threeMessages(subject string) []*nats.Msg {
 	return msgs
 }
 
-func routeNamed(t *testing.T, name string) route {
+func newRoute(t *testing.T, name string) route {
 	t.Helper()
 	nc := testenv.NATS(t)
 	js, err := jetstream.New(nc)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return routeOn(t, nc, js, name)
+}
+
+func routeOn(t testing.TB, nc *nats.Conn, js jetstream.JetStream, name string) route {
+	t.Helper()
 	switch name {
 	case "plain":
 		return plainRoute{js}
@@ -103,5 +108,23 @@ func TestClassify_CallsFencedWhatAnotherRelayDid(t *testing.T) {
 		if got := classify(err); got != want {
 			t.Errorf("classify(%v) = %v, want %v", err, got, want)
 		}
+	}
+}
+
+func TestPlainRoute_NeverHasTwoMessagesOfOneKeyInFlight(t *testing.T) {
+	t.Parallel()
+	var msgs []*nats.Msg
+	for _, key := range []string{"a", "b", "", "", "c", "b", "d"} {
+		m := &nats.Msg{Header: nats.Header{}}
+		if key != "" {
+			m.Header.Set("Jetbox-Key", key)
+		}
+		msgs = append(msgs, m)
+	}
+	if got := independent(msgs); got != 5 {
+		t.Errorf("%d messages together, want 5: the sixth has the second's key", got)
+	}
+	if got := independent(msgs[5:]); got != 2 {
+		t.Errorf("%d messages together, want 2", got)
 	}
 }

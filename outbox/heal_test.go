@@ -182,9 +182,12 @@ func TestPlanReplay_TakesATimeAnIDOrABatch(t *testing.T) {
 
 func TestRelay_ConfirmsWithTheInboxWhatTheStreamDropped(t *testing.T) {
 	t.Parallel()
-	for name, grace := range map[string]time.Duration{
-		"after the grace time":              time.Second,
-		"at once, by the server's advisory": time.Hour,
+	for name, tt := range map[string]struct {
+		grace time.Duration
+		lose  func(*lab, jetstream.Stream) error
+	}{
+		"deleted, after the grace time":            {time.Second, (*lab).deleteAll},
+		"purged, at once by the server's advisory": {time.Hour, func(l *lab, s jetstream.Stream) error { return s.Purge(l.t.Context()) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

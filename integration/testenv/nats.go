@@ -33,10 +33,10 @@ func NATSURL(t testing.TB) string {
 }
 
 // OwnNATS returns an embedded server that only this test has, to be stopped,
-// started and robbed of its disk.
-func OwnNATS(t testing.TB) *localenv.NATS {
+// started and robbed of its disk. A tune changes its options.
+func OwnNATS(t testing.TB, tune ...func(*server.Options)) *localenv.NATS {
 	t.Helper()
-	n, err := localenv.StartNATS(t.TempDir(), 0, unsynced)
+	n, err := localenv.StartNATS(t.TempDir(), 0, append([]func(*server.Options){unsynced}, tune...)...)
 	if err != nil {
 		t.Fatalf("testenv: %v", err)
 	}
