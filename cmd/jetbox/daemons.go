@@ -81,7 +81,7 @@ func (s *settings) checkRelay() {
 
 // checkWorker notes what NewWorker would refuse, and handlers without a message.
 func (s *settings) checkWorker() {
-	_, err := inbox.NewWorker(nil, nil, s.worker, s.handlers...)
+	_, err := inbox.NewWorker(new(pgxpool.Pool), s.dial("worker"), s.worker, s.handlers...) // New does no I/O
 	s.note(err)
 	if !s.builtin {
 		return
