@@ -214,6 +214,8 @@ func TestWorker_BuriesWhatItCannotHandle(t *testing.T) {
 			[]string{"not JSON"}, "payload_bytes"},
 		"JSON of another shape": {func(e *env, id uuid.UUID) *nats.Msg { return wireMsg(e.subject("n"), id, `{"n":"secret"}`) },
 			[]string{`field "N"`, "int"}, "payload"},
+		"a number too large": {func(e *env, id uuid.UUID) *nats.Msg { return wireMsg(e.subject("n"), id, `{"n":31337313373133731337}`) },
+			[]string{`field "N"`, "int"}, "payload"},
 		"JSON too deep for Postgres": {func(e *env, id uuid.UUID) *nats.Msg { return wireMsg(e.subject("n"), id, deep) },
 			[]string{"does not fit"}, "payload_bytes"},
 		"NUL and broken UTF-8 everywhere": {func(e *env, id uuid.UUID) *nats.Msg {
@@ -247,7 +249,7 @@ func TestWorker_BuriesWhatItCannotHandle(t *testing.T) {
 			}
 			reason := query[string](e, `SELECT reason FROM jetbox.dead_letter`)
 			contains(t, "reason", reason, c.reason...)
-			if strings.Contains(reason, "secret") {
+			if strings.Contains(reason, "secret") || strings.Contains(reason, "31337") {
 				t.Errorf("reason quotes the payload: %s", reason)
 			}
 			e.wantCount(1, "letters with "+c.column, `SELECT count(*) FROM jetbox.dead_letter WHERE `+c.column+` IS NOT NULL`)

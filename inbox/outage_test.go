@@ -37,7 +37,7 @@ func TestWorker_CommitsOnceWhenACommitsOutcomeIsUnknown(t *testing.T) {
 			}
 			arm(n)
 			cfg := e.config()
-			cfg.Concurrency = 1
+			cfg.Concurrency, cfg.MaxAttempts = 1, 1 // the first attempt that counts is the last
 			e.startOn(db, e.dial, cfg, e.effect("n"))
 			e.eventuallySettled()
 			e.wantEffects(20)
@@ -248,7 +248,7 @@ func TestWorker_GivesBackAtOnceWhatHasNotBegun(t *testing.T) {
 	}
 }
 
-func TestWorker_CutsWhatOutlivesTheDrain(t *testing.T) {
+func TestWorker_CutsWhatOutlivesTheDrainAtNoCost(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	e.publish("n", "")
@@ -256,6 +256,9 @@ func TestWorker_CutsWhatOutlivesTheDrain(t *testing.T) {
 	cfg.DrainTimeout = 100 * time.Millisecond
 	began := make(chan struct{}, 1)
 	stop := e.start(cfg, inbox.HandleTx(e.subject("n"), func(ctx context.Context, tx pgx.Tx, m inbox.Message[[]byte]) (none, error) {
+		if m.Attempt == 1 {
+			return none{}, errTest
+		}
 		_, err := tx.Exec(ctx, effectSQL, m.ID, "")
 		began <- struct{}{}
 		<-ctx.Done()
@@ -263,11 +266,14 @@ func TestWorker_CutsWhatOutlivesTheDrain(t *testing.T) {
 	}))
 	<-began
 	stop()
-	e.wantNoTrace()
+	if got := query[string](e, `SELECT string_agg(error, ', ') FROM jetbox.failed_attempt`); got != errTest.Error() {
+		t.Errorf("attempts on record = %q, want the first alone", got)
+	}
 	e.wantCount(0, "effects", `SELECT count(*) FROM effect`)
 	e.start(e.config(), e.effect("n"))
 	e.eventuallySettled()
 	e.wantEffects(1)
+	e.wantNoTrace()
 }
 
 func TestWorker_ComesBackAfterItsConsumerWasDeleted(t *testing.T) {

@@ -61,7 +61,8 @@ func TestWorker_ProcessesOnceWhateverTheBrokerRepeats(t *testing.T) {
 	for _, id := range ids { // in the same batch
 		e.publish("n", "", replayed(id, 1))
 	}
-	e.start(e.config(), e.effect("n"))
+	var runs atomic.Int32
+	e.start(e.config(), counting(e, "n", &runs))
 	e.eventuallySettled()
 	for _, id := range ids { // after the commit
 		e.publish("n", "", replayed(id, 2))
@@ -69,6 +70,9 @@ func TestWorker_ProcessesOnceWhateverTheBrokerRepeats(t *testing.T) {
 	e.eventuallySettled()
 	e.wantEffects(2)
 	e.wantNoTrace()
+	if runs.Load() != 2 {
+		t.Errorf("handler ran %d times, want 2", runs.Load())
+	}
 }
 
 func TestWorker_RunsTheSameMessageForEachConsumer(t *testing.T) {
