@@ -73,25 +73,26 @@ func (a *autoRoute) publish(ctx context.Context, msgs []*nats.Msg) (int, uint64,
 		a.doubt -= len(msgs)
 		return a.plain.publish(ctx, msgs)
 	case len(msgs) >= bulkSize && len(a.bulk) > 0:
-		return a.pick().publish(ctx, msgs)
+		r, n := a.pick(len(msgs))
+		return r.publish(ctx, msgs[:n])
 	case len(msgs) > 1 && a.atomic != nil:
 		return a.atomic.publish(ctx, msgs)
 	}
 	return a.plain.publish(ctx, msgs)
 }
 
-// pick returns a route that has not been tried, then the cheapest, and now and
-// then another one.
-func (a *autoRoute) pick() *timedRoute {
+// pick returns the cheapest route for n messages or, for only a few of them, one
+// that has not been tried yet or deserves another chance.
+func (a *autoRoute) pick(n int) (*timedRoute, int) {
 	for _, r := range a.bulk {
 		if r.cost == 0 {
-			return r
+			return r, bulkSize
 		}
 	}
 	if a.turn++; a.turn%exploreEvery == 0 {
-		return a.bulk[a.turn/exploreEvery%len(a.bulk)]
+		return a.bulk[a.turn/exploreEvery%len(a.bulk)], bulkSize
 	}
-	return a.best()
+	return a.best(), n
 }
 
 func (a *autoRoute) best() *timedRoute {

@@ -110,21 +110,3 @@ func TestClassify_CallsFencedWhatAnotherRelayDid(t *testing.T) {
 		}
 	}
 }
-
-func TestPlainRoute_NeverHasTwoMessagesOfOneKeyInFlight(t *testing.T) {
-	t.Parallel()
-	var msgs []*nats.Msg
-	for _, key := range []string{"a", "b", "", "", "c", "b", "d"} {
-		m := &nats.Msg{Header: nats.Header{}}
-		if key != "" {
-			m.Header.Set("Jetbox-Key", key)
-		}
-		msgs = append(msgs, m)
-	}
-	if got := independent(msgs); got != 5 {
-		t.Errorf("%d messages together, want 5: the sixth has the second's key", got)
-	}
-	if got := independent(msgs[5:]); got != 2 {
-		t.Errorf("%d messages together, want 2", got)
-	}
-}

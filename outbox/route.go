@@ -16,7 +16,8 @@ import (
 
 // route stores messages in one stream, in order. It reports how many of the
 // first are stored for certain and the stream's sequence then; err says what
-// stopped the rest, which may be stored or not.
+// stopped the rest, which may be stored or not. Without an error the rest has
+// not been sent.
 type route interface {
 	publish(ctx context.Context, msgs []*nats.Msg) (stored int, seq uint64, err error)
 	String() string
