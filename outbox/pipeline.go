@@ -1,0 +1,119 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/errgroup"
+)
+
+// pipeline overlaps reading, publishing and recording, each in order. When ctx
+// is done the reader stops and the rest finishes what is in flight.
+func (s *session) pipeline(ctx context.Context, rd *reader, pub *publisher, led *ledger) error {
+	work, cancel := drain(ctx, s.cfg.DrainTimeout)
+	defer cancel()
+	g, work := errgroup.WithContext(work)
+	reading, stopReading := context.WithCancel(work)
+	defer context.AfterFunc(ctx, stopReading)()
+	defer stopReading()
+	beating, stopBeating := context.WithCancel(work)
+	defer stopBeating()
+
+	read, published := make(chan *batch, 1), make(chan *batch, 2)
+	due := make(chan struct{}, 1)
+	rd.out = read
+	g.Go(func() error {
+		defer close(read)
+		return rd.run(reading)
+	})
+	g.Go(func() error {
+		defer close(published)
+		return s.publish(work, pub, read, published)
+	})
+	g.Go(func() error {
+		defer stopBeating()
+		return s.record(work, led, published)
+	})
+	g.Go(func() error { return s.beat(beating, due) })
+	g.Go(func() error { return s.watch(beating) })
+	g.Go(func() error { return s.maintain(reading, due) })
+	return g.Wait()
+}
+
+func (s *session) publish(ctx context.Context, pub *publisher, in <-chan *batch, out chan<- *batch) error {
+	for b := range in {
+		if err := pub.publish(ctx, b); err != nil {
+			return err
+		}
+		select {
+		case out <- b:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (s *session) record(ctx context.Context, led *ledger, in <-chan *batch) error {
+	for b := range in {
+		if err := led.append(ctx, b); err != nil {
+			return err
+		}
+		s.inFlight.Add(-1)
+		s.m.recorded(b)
+		s.healthy()
+	}
+	return nil
+}
+
+// beat renews the lease, and passes on that a scheduled message is due.
+func (s *session) beat(ctx context.Context, due chan<- struct{}) error {
+	for sleep(ctx, min(s.cfg.Lease/3, time.Second)) {
+		isDue, err := s.lease.renew(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if isDue {
+			select {
+			case due <- struct{}{}:
+			default: // the last one is still being moved
+			}
+		}
+	}
+	return nil
+}
+
+var errDisconnected = errors.New("the connection to nats was lost")
+
+// watch ends the session as soon as its connection is lost, even if the client
+// is about to get it back: acks of what was in flight will not come.
+func (s *session) watch(ctx context.Context) error {
+	lost := s.nc.StatusChanged(nats.RECONNECTING, nats.CLOSED)
+	defer s.nc.RemoveStatusListener(lost)
+	if !s.nc.IsConnected() {
+		return errDisconnected
+	}
+	select {
+	case <-lost:
+		return errDisconnected
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// drain returns a context for work already begun: it outlives ctx by at most
+// grace, so a batch is finished rather than torn.
+func drain(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
+	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		if sleep(work, grace) {
+			cancel(errors.New("drain timeout"))
+		}
+	})
+	return work, func() { stop(); cancel(nil) }
+}
