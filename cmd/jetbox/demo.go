@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -22,20 +24,27 @@ type demoCommand struct {
 var errNotProved = errors.New("demo: FAIL: not every committed order had exactly one effect")
 
 func (c demoCommand) Run(ctx context.Context, w world) error {
+	var wrong []error
 	if c.Orders < 1 {
-		return mistakes{fmt.Errorf("--orders %d is not above zero", c.Orders)}
+		wrong = append(wrong, fmt.Errorf("--orders %d is not above zero", c.Orders))
+	}
+	if c.Break != "" && c.Break != demo.AckBeforeCommit {
+		wrong = append(wrong, fmt.Errorf("--break %s: no rule is called so; there is %s", c.Break, demo.AckBeforeCommit))
+	}
+	if err := found(wrong...); err != nil {
+		return err
 	}
 	exe, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("demo: find our own binary: %w", err)
 	}
-	start := time.Now()
-	r, err := demo.Run(ctx, demo.Config{
-		Executable: exe, Orders: c.Orders, Break: c.Break,
-		Say: func(format string, args ...any) {
-			_, _ = fmt.Fprintf(w.stderr, "%5.1fs  %s\n", time.Since(start).Seconds(), fmt.Sprintf(format, args...))
-		},
-	})
+	ticker := &ticker{out: w.stderr, start: time.Now()}
+	cfg := demo.Config{Executable: exe, Orders: c.Orders, Break: c.Break, Say: ticker.say}
+	if w.terminal {
+		cfg.Progress = ticker.progress
+	}
+	r, err := demo.Run(ctx, cfg)
+	ticker.end()
 	if err != nil {
 		return err
 	}
@@ -81,3 +90,45 @@ func (c demoCommand) show(w world, r demo.Result) error {
 	}
 	return t.Flush()
 }
+
+// ticker writes lines and, on a terminal, one more below them that counts.
+type ticker struct {
+	out   io.Writer
+	start time.Time
+
+	mu   sync.Mutex
+	last string // the counting line, as it stands
+}
+
+// clearLine returns the cursor of a terminal and wipes its line.
+const clearLine = "\r\x1b[K"
+
+func (t *ticker) say(format string, args ...any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.wipe()
+	_, _ = fmt.Fprintf(t.out, "%s  %s\n%s", t.elapsed(), fmt.Sprintf(format, args...), t.last) // nobody to tell
+}
+
+func (t *ticker) progress(p demo.Progress) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.wipe()
+	t.last = fmt.Sprintf("%s  %d committed, %d published, %d effects", t.elapsed(), p.Committed, p.Published, p.Effects)
+	_, _ = fmt.Fprint(t.out, t.last)
+}
+
+// end wipes the counting line: the table counts better.
+func (t *ticker) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.wipe()
+}
+
+func (t *ticker) wipe() {
+	if t.last != "" {
+		_, _ = fmt.Fprint(t.out, clearLine)
+	}
+}
+
+func (t *ticker) elapsed() string { return fmt.Sprintf("%5.1fs", time.Since(t.start).Seconds()) }

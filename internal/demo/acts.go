@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/jetboxhq/jetbox/internal/process"
 	"github.com/jetboxhq/jetbox/internal/proxy"
 )
 
@@ -21,15 +22,18 @@ func (s *stage) acts(ctx context.Context) error {
 		return err
 	}
 	if err := s.rehearse(ctx); err != nil {
-		return fmt.Errorf("relay and workers did not start: %w", err)
+		return fmt.Errorf("start relay and workers: %w", err)
 	}
 	s.Say("started   relay, worker-1 and worker-2, each a process of its own")
+	if err := s.breakRule(); err != nil {
+		return err
+	}
 	g, trading := errgroup.WithContext(ctx)
 	enough := make(chan struct{})
 	g.Go(func() error { return s.trade(trading, enough) })
 	g.Go(func() error {
 		defer close(enough)
-		for _, act := range []func(context.Context) error{s.killRelay, s.killBeforeAck, s.killBeforeCommit, s.restartBroker} {
+		for _, act := range []func(context.Context) error{s.killRelay, s.restartBroker, s.killBeforeAck, s.killBeforeCommit} {
 			if err := act(trading); err != nil {
 				return err
 			}
@@ -42,130 +46,117 @@ func (s *stage) acts(ctx context.Context) error {
 	return s.settle(ctx)
 }
 
-// rehearse waits for the first effect of each worker's making or, at least, for
-// the first order to come through.
+const effectsSQL = `SELECT count(*) FROM shop.effect`
+
+// rehearse waits until the first order has come through.
 func (s *stage) rehearse(ctx context.Context) error {
 	if err := s.order(ctx, false); err != nil {
 		return err
 	}
-	if err := until(ctx, 30*time.Second, func() (bool, error) { return s.positive(ctx, `SELECT count(*) FROM shop.effect`) }); err != nil {
+	err := until(ctx, patience, func() (bool, error) {
+		n, err := s.number(ctx, effectsSQL)
+		return n > 0, err
+	})
+	if err != nil {
 		return err
 	}
 	js, err := jetstream.New(s.nc)
 	if err != nil {
 		return err
 	}
-	if s.stream, err = js.Stream(ctx, "JOBS"); err != nil {
-		return err
-	}
-	return s.breakRule()
+	s.stream, err = js.Stream(ctx, "JOBS")
+	return err
 }
 
 // breakRule makes the demo fail where it was asked to: a saboteur acks each
 // message on its way to the worker.
 func (s *stage) breakRule() error {
-	switch s.Break {
-	case "":
+	if s.Break == "" {
 		return nil
-	case AckBeforeCommit:
-		s.Say("sabotage  every message is acked before the worker has it")
-		_, err := s.nc.Subscribe("_INBOX_worker.>", func(m *nats.Msg) {
-			if strings.HasPrefix(m.Reply, "$JS.ACK.") {
-				_ = m.Respond([]byte("+ACK"))
-			}
-		})
-		return err
 	}
-	return fmt.Errorf("no rule is called %q", s.Break)
+	s.Say("sabotage  every message is acked before the worker has it")
+	_, err := s.nc.Subscribe("_INBOX_worker.>", func(m *nats.Msg) {
+		if strings.HasPrefix(m.Reply, "$JS.ACK.") {
+			_ = m.Respond([]byte("+ACK"))
+		}
+	})
+	return err
 }
 
-// recordedSQL is the stream's sequence that the ledger knows of.
-const recordedSQL = `SELECT coalesce((SELECT (streams->'JOBS'->>'last_seq')::bigint FROM jetbox.relay_batch WHERE streams ? 'JOBS' ORDER BY seq DESC LIMIT 1), 0)`
+// backlogSQL tells how far the newest effect is behind the newest order.
+const backlogSQL = `SELECT (SELECT max(id) FROM shop.orders) - (SELECT max(order_id) FROM shop.effect)`
 
-// killRelay holds back what the relay tells Postgres until the stream has
-// messages that the ledger has not, and kills it then: between publish and record.
-func (s *stage) killRelay(ctx context.Context) error {
-	err := until(ctx, 30*time.Second, func() (bool, error) {
-		s.relayDB.Hold(proxy.ToServer)
-		time.Sleep(100 * time.Millisecond) // for what was read before to be published
-		ahead, err := s.unrecorded(ctx)
-		if err != nil || ahead > 0 {
-			s.result.Unrecorded = ahead
-			return ahead > 0, err
-		}
-		s.relayDB.Release(proxy.ToServer)
-		return false, nil
+// flow waits until new orders come through again, whatever the last fault left.
+func (s *stage) flow(ctx context.Context) error {
+	err := until(ctx, patience, func() (bool, error) {
+		n, err := s.number(ctx, backlogSQL)
+		return n < 50, err
 	})
-	if err := errors.Join(err, killBetween(s.relay, s.relayDB)); err != nil {
+	if err != nil {
+		return fmt.Errorf("orders do not come through: %w", err)
+	}
+	return nil
+}
+
+// catch holds back what p says through link until attempt finds p between two
+// steps, and kills p there: what it would have said next is lost with it. When
+// an attempt misses, p may go on until things flow again.
+func (s *stage) catch(ctx context.Context, p *process.Process, link *proxy.Proxy, attempt func() error) error {
+	defer link.Release(proxy.ToServer)
+	err := until(ctx, patience, func() (bool, error) {
+		if err := s.flow(ctx); err != nil {
+			return false, err
+		}
+		link.Hold(proxy.ToServer)
+		if err := pause(ctx, 100*time.Millisecond); err != nil { // for what has passed to arrive
+			return false, err
+		}
+		err := attempt()
+		if errors.Is(err, errMissed) {
+			link.Release(proxy.ToServer)
+			return false, nil
+		}
+		return err == nil, err
+	})
+	if err != nil {
+		return err
+	}
+	err = p.Kill()
+	link.Cut()
+	return err
+}
+
+const sentSQL = `SELECT count(*) FROM jetbox.outbox_status WHERE state = 'sent'`
+
+// killRelay kills the relay when the stream has messages that Postgres has not
+// been told of.
+func (s *stage) killRelay(ctx context.Context) error {
+	err := s.catch(ctx, s.relay, s.relayDB, func() error {
+		info, err := s.stream.Info(ctx)
+		if err != nil {
+			return fmt.Errorf("stream info: %w", err)
+		}
+		recorded, err := s.number(ctx, sentSQL)
+		s.result.Unrecorded = int64(info.State.LastSeq) - recorded
+		if err == nil && s.result.Unrecorded == 0 {
+			return errMissed // it was idle, and stays so while it is held
+		}
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("catch the relay between publish and record: %w", err)
 	}
 	s.Say("SIGKILL   relay, with %d messages published and not recorded", s.result.Unrecorded)
 	return s.relay.Start()
 }
 
-func (s *stage) unrecorded(ctx context.Context) (int64, error) {
-	info, err := s.stream.Info(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("stream info: %w", err)
-	}
-	recorded, err := s.number(ctx, recordedSQL)
-	return int64(info.State.LastSeq) - recorded, err
-}
-
-const doneByWorker1SQL = `SELECT count(*) FROM shop.effect WHERE worker = 'worker-1'`
-
-// killBeforeAck holds back the first worker's acks until it has committed effects
-// that it cannot ack, and kills it then.
-func (s *stage) killBeforeAck(ctx context.Context) error {
-	s.workerNATS.Hold(proxy.ToServer)
-	before, err := s.number(ctx, doneByWorker1SQL)
-	if err != nil {
-		return err
-	}
-	err = until(ctx, 30*time.Second, func() (bool, error) {
-		now, err := s.number(ctx, doneByWorker1SQL)
-		s.result.Unacked = now - before
-		return now > before, err
-	})
-	if err := errors.Join(err, killBetween(s.workers[0], s.workerNATS)); err != nil {
-		return fmt.Errorf("catch the worker between commit and ack: %w", err)
-	}
-	s.Say("SIGKILL   worker-1, with at least %d effects committed and not acked", s.result.Unacked)
-	return s.workers[0].Start()
-}
-
-// killBeforeCommit holds back what the second worker tells Postgres until
-// messages stay with it, and kills it then: they must run again elsewhere.
-func (s *stage) killBeforeCommit(ctx context.Context) error {
-	consumer, err := s.stream.Consumer(ctx, "shop")
-	if err != nil {
-		return fmt.Errorf("look up consumer: %w", err)
-	}
-	s.workerDB.Hold(proxy.ToServer)
-	stuck := 0
-	err = until(ctx, 30*time.Second, func() (bool, error) {
-		info, err := consumer.Info(ctx)
-		if err != nil {
-			return false, err
-		}
-		if stuck++; info.NumAckPending == 0 {
-			stuck = 0
-		}
-		s.result.Uncommitted = int64(info.NumAckPending)
-		return stuck == 20, nil
-	})
-	if err := errors.Join(err, killBetween(s.workers[1], s.workerDB)); err != nil {
-		return fmt.Errorf("catch the worker between delivery and commit: %w", err)
-	}
-	s.Say("SIGKILL   worker-2, with messages delivered and not committed")
-	return s.workers[1].Start()
-}
-
 func (s *stage) restartBroker(ctx context.Context) error {
 	if err := s.broker.Stop(); err != nil {
 		return err
 	}
-	time.Sleep(time.Second)
+	if err := pause(ctx, time.Second); err != nil {
+		return err
+	}
 	if err := s.broker.Start(); err != nil {
 		return err
 	}
@@ -174,73 +165,55 @@ func (s *stage) restartBroker(ctx context.Context) error {
 	return nil
 }
 
-// openSQL counts what is still on its way.
-const openSQL = `
-SELECT (SELECT count(*) FROM jetbox.outbox_status WHERE state = 'pending')
-	+ (SELECT count(*) FROM shop.orders o WHERE NOT EXISTS (SELECT FROM shop.effect e WHERE e.order_id = o.id))`
+const doneByWorker1SQL = `SELECT count(*) FROM shop.effect WHERE worker = 'worker-1'`
 
-// settle waits until every order has its effect and the stream is empty, and no
-// longer than 20 s: what is missing then is lost.
-func (s *stage) settle(ctx context.Context) error {
-	s.Say("settling  no more orders")
-	err := until(ctx, 20*time.Second, func() (bool, error) {
-		open, err := s.number(ctx, openSQL)
-		if err != nil || open > 0 {
-			return false, err
-		}
-		info, err := s.stream.Info(ctx)
-		return err == nil && info.State.Msgs == 0, nil
-	})
-	if errors.Is(err, errTooLate) {
-		return nil // the count tells what is lost
-	}
-	return err
-}
-
-func (s *stage) number(ctx context.Context, sql string) (n int64, err error) {
-	if err := s.db.QueryRow(ctx, sql).Scan(&n); err != nil {
-		return 0, fmt.Errorf("count: %w", err)
-	}
-	return n, nil
-}
-
-func (s *stage) positive(ctx context.Context, sql string) (bool, error) {
-	n, err := s.number(ctx, sql)
-	return n > 0, err
-}
-
-const countSQL = `
-SELECT (SELECT count(*) FROM shop.orders), (SELECT count(*) FROM shop.effect),
-	(SELECT count(*) FROM shop.orders o WHERE NOT EXISTS (SELECT FROM shop.effect e WHERE e.order_id = o.id)),
-	(SELECT count(*) - count(DISTINCT order_id) FROM shop.effect),
-	(SELECT count(*) FROM shop.effect e WHERE NOT EXISTS (SELECT FROM shop.orders o WHERE o.id = e.order_id))`
-
-func (s *stage) count(ctx context.Context) (Result, error) {
-	r := s.result
-	if err := s.db.QueryRow(ctx, countSQL).Scan(&r.Committed, &r.Effects, &r.Lost, &r.Doubled, &r.Phantom); err != nil {
-		return r, fmt.Errorf("count: %w", err)
-	}
-	info, err := s.stream.Info(ctx)
-	if err != nil {
-		return r, fmt.Errorf("stream info: %w", err)
-	}
-	r.Published = int64(info.State.LastSeq)
-	return r, nil
-}
-
-var errTooLate = errors.New("it did not happen in time")
-
-// until asks done every 20 ms, for at most d.
-func until(ctx context.Context, d time.Duration, done func() (bool, error)) error {
-	for deadline := time.Now().Add(d); time.Now().Before(deadline); {
-		if ok, err := done(); ok || err != nil {
+// killBeforeAck kills the first worker when it has committed effects that it
+// could not ack.
+func (s *stage) killBeforeAck(ctx context.Context) error {
+	err := s.catch(ctx, s.workers[0], s.workerNATS, func() error {
+		before, err := s.number(ctx, doneByWorker1SQL)
+		if err != nil {
 			return err
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(20 * time.Millisecond):
-		}
+		return until(ctx, grip, func() (bool, error) {
+			now, err := s.number(ctx, doneByWorker1SQL)
+			s.result.Unacked = now - before
+			return now > before, err
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("catch the worker between commit and ack: %w", err)
 	}
-	return errTooLate
+	s.Say("SIGKILL   worker-1, with at least %d effects committed and not acked", s.result.Unacked)
+	return s.workers[0].Start()
+}
+
+const newestEffectSQL = `SELECT max(order_id) FROM shop.effect`
+
+// overtakenSQL counts the orders since $1 without an effect that a hundred
+// later ones have overtaken: the other worker has done those.
+const overtakenSQL = `
+SELECT count(*) FROM shop.orders o
+WHERE o.id > $1 AND o.id < (SELECT max(order_id) - 100 FROM shop.effect)
+	AND NOT EXISTS (SELECT FROM shop.effect e WHERE e.order_id = o.id)`
+
+// killBeforeCommit kills the second worker when it has messages that it could
+// not commit: they must run again elsewhere.
+func (s *stage) killBeforeCommit(ctx context.Context) error {
+	err := s.catch(ctx, s.workers[1], s.workerDB, func() error {
+		newest, err := s.number(ctx, newestEffectSQL)
+		if err != nil {
+			return err
+		}
+		return until(ctx, grip, func() (bool, error) {
+			n, err := s.number(ctx, overtakenSQL, newest)
+			s.result.Uncommitted = n
+			return n > 0, err
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("catch the worker between delivery and commit: %w", err)
+	}
+	s.Say("SIGKILL   worker-2, with at least %d messages delivered and not committed", s.result.Uncommitted)
+	return s.workers[1].Start()
 }

@@ -3,13 +3,15 @@
 // It runs a small shop: each order is a transaction that also inserts an outbox
 // row, in plain SQL, and one in seven is rolled back. A relay and two workers run
 // as real processes; while orders come in, the relay is killed between publish
-// and record, one worker between commit and ack, the other between delivery and
-// commit, and the broker is restarted. The
-// handler writes to a table without a unique constraint, so that a doubled
-// effect shows. Then it counts.
+// and record, the broker is restarted, one worker is killed between commit and
+// ack and the other between delivery and commit. The handler writes to a table
+// without a unique constraint, so that a doubled effect shows. Then it counts.
+//
+// It proves nothing about a machine that loses power: every disk stays.
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,8 +43,29 @@ type Config struct {
 	Orders int
 	// Break names a rule to break, to see the demo fail. Empty breaks none.
 	Break string
-	// Say receives what is happening, a line at a time.
+	// Say receives what is happening, a line at a time. Nil tells nobody.
 	Say func(format string, args ...any)
+	// Progress receives how far things are, several times a second and beside
+	// Say. Nil counts only at the end.
+	Progress func(Progress)
+}
+
+func (c Config) withDefaults() Config {
+	c.Orders = cmp.Or(c.Orders, 3000)
+	if c.Say == nil {
+		c.Say = func(string, ...any) {}
+	}
+	return c
+}
+
+func (c Config) validate() error {
+	if c.Orders < 0 {
+		return fmt.Errorf("%d orders cannot be placed", c.Orders)
+	}
+	if c.Break != "" && c.Break != AckBeforeCommit {
+		return fmt.Errorf("no rule is called %q", c.Break)
+	}
+	return nil
 }
 
 // Result is what was counted, and the faults it was counted under.
@@ -69,19 +92,22 @@ func (r Result) Pass() bool {
 
 // Run shows the demo on servers of its own, in a directory that it removes.
 func Run(ctx context.Context, cfg Config) (result Result, err error) {
-	if cfg.Orders == 0 {
-		cfg.Orders = 3000
+	if err := cfg.validate(); err != nil {
+		return Result{}, fmt.Errorf("demo: %w", err)
 	}
 	start := time.Now()
-	s, err := open(ctx, cfg)
+	s, err := open(ctx, cfg.withDefaults())
 	if s != nil {
 		defer func() { err = errors.Join(err, s.close()) }()
 	}
+	if err == nil {
+		err = s.play(ctx)
+	}
+	if ctx.Err() != nil {
+		return Result{}, fmt.Errorf("demo: %w", context.Cause(ctx)) // what broke off is noise
+	}
 	if err != nil {
 		return Result{}, fmt.Errorf("demo: %w", err)
-	}
-	if err := s.play(ctx); err != nil {
-		return Result{}, fmt.Errorf("demo: %w (logs: see below)\n%s", err, s.logTails())
 	}
 	result, err = s.count(ctx)
 	if err != nil {
@@ -142,28 +168,33 @@ func open(ctx context.Context, cfg Config) (*stage, error) {
 	return s, s.openShop(ctx)
 }
 
-// play is the demo: proxies and a shop run beside the acts.
+// play is the demo: proxies and a report run beside the acts.
 func (s *stage) play(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	if err := s.openProxies(g, ctx); err != nil {
-		return err
+	aside, done := context.WithCancel(context.WithoutCancel(ctx)) // the processes stop before their links do
+	defer done()
+	var g errgroup.Group
+	if err := s.openProxies(aside, &g); err != nil {
+		done()
+		return errors.Join(err, g.Wait())
 	}
 	g.Go(func() error {
-		defer stop()
-		return s.acts(ctx)
+		s.report(aside)
+		return nil
 	})
-	err := g.Wait()
+	err := s.acts(ctx)
+	if err != nil {
+		err = fmt.Errorf("%w\n%s", err, s.logTails())
+	}
 	for _, p := range s.jobs {
 		if stopErr := p.Stop(); err == nil {
 			err = stopErr // after another error, how a process ends is noise
 		}
 	}
-	return err
+	done()
+	return errors.Join(err, g.Wait())
 }
 
-func (s *stage) openProxies(g *errgroup.Group, ctx context.Context) error {
+func (s *stage) openProxies(ctx context.Context, g *errgroup.Group) error {
 	for _, l := range []struct {
 		proxy  **proxy.Proxy
 		target string

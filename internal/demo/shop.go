@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/jetboxhq/jetbox/internal/process"
-	"github.com/jetboxhq/jetbox/internal/proxy"
 )
 
 // shopSQL is the application: its tables, and the handler as a SQL function.
@@ -50,7 +49,8 @@ func (s *stage) openShop(ctx context.Context) error {
 	return nil
 }
 
-// hire starts a relay and two workers as processes of their own.
+// hire starts a relay and two workers as processes of their own. Nothing of the
+// user's environment reaches them.
 func (s *stage) hire() error {
 	s.relay = s.hireOne("relay", via(s.postgres.URL(), s.relayDB), s.broker.URL())
 	s.workers[0] = s.hireOne("worker-1", s.postgres.URL(), via(s.broker.URL(), s.workerNATS))
@@ -70,9 +70,10 @@ func (s *stage) hireOne(name, database, broker string) *process.Process {
 	}
 	p := &process.Process{
 		Name: name, Executable: s.Executable, Args: []string{verb}, Log: s.path(name + ".log"),
-		Env: append(os.Environ(),
-			"DATABASE_URL="+named(database, name), "NATS_URL="+broker, "HTTP_ADDR=127.0.0.1:0",
-			"LOG_FORMAT=json", "JETBOX_CONFIG="+s.path("jetbox.yaml")),
+		Env: []string{
+			"DATABASE_URL=" + named(database, name), "NATS_URL=" + broker, "HTTP_ADDR=127.0.0.1:0",
+			"LOG_FORMAT=json", "JETBOX_CONFIG=" + s.path("jetbox.yaml"),
+		},
 	}
 	s.jobs = append(s.jobs, p)
 	return p
@@ -100,7 +101,10 @@ func (s *stage) trade(ctx context.Context, enough <-chan struct{}) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for range customers {
 		g.Go(func() error {
-			for i := 1; ctx.Err() == nil && !(isClosed(enough) && committed.Load() >= int64(s.Orders)); i++ {
+			for i := 1; ctx.Err() == nil; i++ {
+				if isClosed(enough) && committed.Load() >= int64(s.Orders) {
+					return nil
+				}
 				err := s.order(ctx, i%7 == 0)
 				switch {
 				case errors.Is(err, errChangedMind):
@@ -151,14 +155,4 @@ func isClosed(c <-chan struct{}) bool {
 	default:
 		return false
 	}
-}
-
-// killBetween kills p while what it sends through link is held back, once done
-// says that its last step has been taken: what it would have sent next is lost
-// with it.
-func killBetween(p *process.Process, link *proxy.Proxy) error {
-	err := p.Kill()
-	link.Cut()
-	link.Release(proxy.ToServer)
-	return err
 }
