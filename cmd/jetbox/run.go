@@ -27,6 +27,7 @@ const (
 type cli struct {
 	Up      upCommand      `cmd:"" help:"Run everything in one process, with a private Postgres and an embedded NATS where none is named."`
 	Demo    demoCommand    `cmd:"" help:"Prove the promise: kill relay, worker and broker under load, then count what was lost or doubled."`
+	Bench   benchCommand   `cmd:"" help:"Measure this machine: relay, worker, end to end, INSERT, and growth."`
 	Relay   relayCommand   `cmd:"" help:"Publish what is committed to the outbox."`
 	Worker  workerCommand  `cmd:"" help:"Process messages, each exactly once in the database."`
 	Status  statusCommand  `cmd:"" help:"Show what waits, what is done and what is dead."`
