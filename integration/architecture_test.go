@@ -8,6 +8,7 @@ import (
 	// Imported so that a change in them also invalidates this test's cached
 	// result: the go command does not see what go list reads.
 	_ "github.com/jetboxhq/jetbox/inbox"
+	_ "github.com/jetboxhq/jetbox/internal/api"
 	_ "github.com/jetboxhq/jetbox/internal/config"
 	_ "github.com/jetboxhq/jetbox/internal/daemon"
 	_ "github.com/jetboxhq/jetbox/internal/deadletter"
@@ -43,6 +44,7 @@ var arrows = map[string]string{
 	"internal/localenv":   "",
 	"internal/config":     "internal/streams",
 	"internal/demo":       "internal/localenv internal/process internal/proxy migrations",
+	"internal/api":        "inbox internal/deadletter internal/operator internal/streams internal/wire outbox",
 	"internal/operator":   "inbox internal/deadletter internal/streams internal/wire outbox",
 	"integration/testenv": "internal/localenv migrations",
 	"examples/worker":     "inbox internal/deadletter internal/streams internal/wire",

@@ -46,7 +46,7 @@ func redriveTogether(ctx context.Context, db DB, actor string, f deadletter.Filt
 		if err != nil || len(letters) == 0 {
 			return err
 		}
-		now, err := clock(ctx, tx)
+		now, err := Clock(ctx, tx)
 		if err != nil {
 			return err
 		}
@@ -177,7 +177,13 @@ func actions(actor, action string, letters []deadletter.Full) []Action {
 	return list
 }
 
-func clock(ctx context.Context, tx pgx.Tx) (now time.Time, err error) {
-	err = tx.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now)
-	return now, err
+const clockSQL = `SELECT clock_timestamp()`
+
+// Clock is the database's time, by which letters die.
+func Clock(ctx context.Context, db DB) (time.Time, error) {
+	rows, err := db.Query(ctx, clockSQL)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("operator: clock: %w", err)
+	}
+	return pgx.CollectExactlyOneRow(rows, pgx.RowTo[time.Time])
 }

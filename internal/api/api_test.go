@@ -1,0 +1,392 @@
+package api_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/jetboxhq/jetbox/integration/testenv"
+	"github.com/jetboxhq/jetbox/internal/api"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+// server is an API and the database behind it.
+type server struct {
+	t   *testing.T
+	db  *pgxpool.Pool
+	url string
+	log *bytes.Buffer // read it only after the request
+	c   *http.Client
+	api *api.API
+}
+
+func serve(t *testing.T, cfg api.Config) server {
+	t.Helper()
+	s := server{t: t, db: testenv.Database(t), log: &bytes.Buffer{}}
+	cfg.Logger = slog.New(slog.NewJSONHandler(s.log, nil))
+	pc := s.db.Config().Copy()
+	pc.MaxConns = api.MaxConns
+	pc.ConnConfig.RuntimeParams["application_name"] = "jetbox api"
+	pool, err := pgxpool.NewWithConfig(t.Context(), pc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	a, err := api.New(pool, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.api = a
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- a.Run(ctx) }()
+	web := httptest.NewServer(a.Handler())
+	s.url, s.c = web.URL, web.Client()
+	t.Cleanup(func() {
+		web.Close()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run = %v, want nil", err)
+		}
+	})
+	return s
+}
+
+func open(t *testing.T) server { return serve(t, api.Config{Open: true}) }
+
+// answer is a response that has been read.
+type answer struct {
+	code   int
+	header http.Header
+	body   string
+}
+
+func (a answer) field(name string) string {
+	var fields map[string]any
+	if json.Unmarshal([]byte(a.body), &fields) != nil {
+		return ""
+	}
+	text, _ := fields[name].(string)
+	return text
+}
+
+// do sends a request; headers are "Name: value".
+func (s server) do(method, path, body string, headers ...string) answer {
+	s.t.Helper()
+	req, err := http.NewRequestWithContext(s.t.Context(), method, s.url+path, strings.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		if name == "Host" {
+			req.Host = value
+		} else {
+			req.Header.Set(name, value)
+		}
+	}
+	res, err := s.c.Do(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return answer{res.StatusCode, res.Header, string(text)}
+}
+
+func (s server) execute(sql string, args ...any) {
+	s.t.Helper()
+	if _, err := s.db.Exec(s.t.Context(), sql, args...); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s server) count(sql string, args ...any) (n int) {
+	s.t.Helper()
+	if err := s.db.QueryRow(s.t.Context(), sql, args...).Scan(&n); err != nil {
+		s.t.Fatal(err)
+	}
+	return n
+}
+
+// post makes a job and returns its ID.
+func (s server) post(body string) string {
+	s.t.Helper()
+	a := s.do("POST", "/jobs", body)
+	if a.code != http.StatusAccepted {
+		s.t.Fatalf("POST = %d %s", a.code, a.body)
+	}
+	return a.field("id")
+}
+
+const job = `{"subject": "jobs.a", "payload": {"n": 9007199254740993, "big": 1e999}}`
+
+func (s server) process(id string) {
+	s.t.Helper()
+	s.execute(`INSERT INTO jetbox.inbox (message_id, consumer, day, subject, result)
+		VALUES ($1, 'worker', (now() AT TIME ZONE 'UTC')::date, 'jobs.a', '{"r": 1}')`, id)
+}
+
+func (s server) bury(id string) {
+	s.t.Helper()
+	s.execute(`INSERT INTO jetbox.dead_letter (message_id, consumer, subject, payload, reason, errors, attempts, died_at)
+		VALUES ($1, 'worker', 'jobs.a', '1', 'no luck', '[{"attempt": 1, "at": "2026-11-22T10:00:00Z", "error": "boom"}]', 1, now() - interval '1 hour')`, id)
+}
+
+func TestPost_MakesAMessage(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	a := s.do("POST", "/jobs", `{"subject": "jobs.a", "payload": {"n": 9007199254740993, "big": 1e999}, "key": "k", "headers": {"a": "b"}}`)
+	if a.code != http.StatusAccepted || a.header.Get("Location") != "/jobs/"+a.field("id") || a.field("status") != "queued" {
+		t.Fatalf("POST = %d %s %s, want 202, the job's place and queued", a.code, a.header, a.body)
+	}
+	if n := s.count(`SELECT count(*) FROM jetbox.outbox WHERE message_id = $1 AND subject = 'jobs.a' AND key = 'k'
+		AND headers::text = '{"a":"b"}' AND payload::text = '{"n": 9007199254740993, "big": 1e999}'`, a.field("id")); n != 1 {
+		t.Error("the outbox does not have the job as it was sent")
+	}
+	if g := s.do("GET", a.header.Get("Location"), ""); g.code != http.StatusOK || g.field("status") != "queued" {
+		t.Errorf("GET = %d %s, want queued", g.code, g.body)
+	}
+}
+
+func TestPost_UsesTheDefaultSubject(t *testing.T) {
+	t.Parallel()
+	s := serve(t, api.Config{Open: true, DefaultSubject: "jobs.default"})
+	if a := s.do("POST", "/jobs", `{"payload": null}`); a.code != http.StatusAccepted || a.field("subject") != "jobs.default" {
+		t.Errorf("POST = %d %s, want the default subject", a.code, a.body)
+	}
+}
+
+func TestPost_SchedulesWhatIsForLater(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	at := time.Now().AddDate(0, 2, 0).UTC()
+	a := s.do("POST", "/jobs", `{"subject": "jobs.a", "payload": 1, "run_at": "`+at.Format(time.RFC3339)+`"}`)
+	if g := s.do("GET", a.header.Get("Location"), ""); a.field("status") != "scheduled" || g.field("status") != "scheduled" {
+		t.Fatalf("POST, GET = %s, %s, want scheduled", a.body, g.body)
+	}
+	// The inbox meets the ID in two months, and must have a place for it then.
+	if got := s.count(`SELECT abs(extract(epoch FROM run_at) * 1000 - ('x' || left(replace(message_id::text, '-', ''), 12))::bit(48)::bigint)::int
+		FROM jetbox.scheduled`); got > 1000 {
+		t.Errorf("the ID's time is %d ms off the run time", got)
+	}
+}
+
+func TestPost_WithOneKeyMakesOneJob(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	first := s.do("POST", "/jobs", job, "Idempotency-Key: k1")
+	again := s.do("POST", "/jobs", job, "Idempotency-Key: k1")
+	if first.code != 202 || again.code != 202 || first.field("id") != again.field("id") {
+		t.Errorf("POST twice = %s, %s, want the same job", first.body, again.body)
+	}
+	if other := s.do("POST", "/jobs", `{"subject": "jobs.a", "payload": 2}`, "Idempotency-Key: k1"); other.code != 422 || other.field("code") != "idempotency_key_reused" {
+		t.Errorf("POST with another body = %d %s, want 422", other.code, other.body)
+	}
+	if n := s.count(`SELECT count(*) FROM jetbox.outbox`); n != 1 {
+		t.Errorf("the outbox has %d rows, want 1", n)
+	}
+}
+
+func TestPost_WithOneKeyAtTheSameMomentMakesOneJob(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	ids := make(chan string, 8)
+	for range cap(ids) {
+		go func() { ids <- s.do("POST", "/jobs", job, "Idempotency-Key: k").field("id") }()
+	}
+	first := <-ids
+	for range cap(ids) - 1 {
+		if id := <-ids; id != first || id == "" {
+			t.Errorf("id = %q, want %q", id, first)
+		}
+	}
+	if n := s.count(`SELECT count(*) FROM jetbox.outbox`); n != 1 {
+		t.Errorf("the outbox has %d rows, want 1", n)
+	}
+}
+
+func TestGet_WaitsForTheEnd(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	for _, ask := range []struct{ path, header, applied string }{
+		{"?wait=20s", "X-None: 1", ""}, {"", "Prefer: respond-async, wait=20", "wait=20"},
+	} {
+		id := s.post(job)
+		answers := make(chan answer, 1)
+		go func() { answers <- s.do("GET", "/jobs/"+id+ask.path, "", ask.header) }()
+		s.process(id)
+		start := time.Now()
+		a := <-answers
+		if a.field("status") != "done" || !strings.Contains(a.body, `"result":{"r":1}`) || a.header.Get("Preference-Applied") != ask.applied {
+			t.Errorf("GET = %s %s, want done with the result", a.header, a.body)
+		}
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("the answer came %s after the end", took)
+		}
+	}
+	id := s.post(job)
+	if a := s.do("GET", "/jobs/"+id+"?wait=50ms", ""); a.code != 200 || a.field("status") != "queued" {
+		t.Errorf("GET = %d %s, want queued when the wait is over", a.code, a.body)
+	}
+}
+
+func TestGet_OfADeadJobSaysWhy(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	id := s.post(job)
+	s.bury(id)
+	a := s.do("GET", "/jobs/"+id, "")
+	if a.field("status") != "dead" || a.field("reason") != "no luck" || !strings.Contains(a.body, `"error":"boom"`) {
+		t.Errorf("GET = %s, want the reason and the errors", a.body)
+	}
+}
+
+// A thousand clients cost what one costs.
+func TestGet_AThousandWaitersShareFewConnections(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	s.c.Transport.(*http.Transport).MaxIdleConnsPerHost = 1000
+	s.execute(`INSERT INTO jetbox.outbox (subject, payload) SELECT 'jobs.a', '1' FROM generate_series(1, 1000)`)
+	rows, err := s.db.Query(t.Context(), `SELECT message_id::text FROM jetbox.outbox`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers := make(chan answer, len(ids))
+	for _, id := range ids {
+		go func() { answers <- s.do("GET", "/jobs/"+id+"?wait=60s", "") }()
+	}
+	conns := 0
+	testenv.Eventually(t, "everyone to wait", func() bool {
+		conns = max(conns, s.count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'jetbox api'`))
+		return s.api.Waiting() == 1000
+	})
+	s.execute(`INSERT INTO jetbox.inbox (message_id, consumer, day, subject)
+		SELECT message_id, 'worker', (now() AT TIME ZONE 'UTC')::date, subject FROM jetbox.outbox`)
+	for range 1000 {
+		if a := <-answers; a.field("status") != "done" {
+			t.Fatalf("GET = %d %s, want done", a.code, a.body)
+		}
+	}
+	if conns > 5 {
+		t.Errorf("%d connections, want at most 5", conns)
+	}
+}
+
+func TestFollow_TellsEachChange(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	id := s.post(job)
+	answers := make(chan answer, 1)
+	go func() { answers <- s.do("GET", "/jobs/"+id+"/events", "") }()
+	testenv.Eventually(t, "the follower", func() bool { return s.api.Waiting() == 1 })
+	s.process(id)
+	a := <-answers
+	if a.header.Get("Content-Type") != "text/event-stream" || strings.Count(a.body, "event: status\ndata: {") != 2 ||
+		strings.Index(a.body, `"queued"`) > strings.Index(a.body, `"done"`) {
+		t.Errorf("events = %s, want queued, then done", a.body)
+	}
+}
+
+func TestDelete_CancelsOnlyWhatHasNotEnded(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	queued, done := s.post(job), s.post(job)
+	later := s.post(`{"subject": "jobs.a", "payload": 1, "run_at": "2999-01-01T00:00:00Z"}`)
+	s.process(done)
+	for _, id := range []string{queued, later, later} {
+		if a := s.do("DELETE", "/jobs/"+id, ""); a.code != 200 || a.field("status") != "cancelled" {
+			t.Errorf("DELETE = %d %s, want cancelled", a.code, a.body)
+		}
+	}
+	if a := s.do("DELETE", "/jobs/"+done, ""); a.code != 409 || a.field("state") != "done" || a.field("code") != "job_has_ended" {
+		t.Errorf("DELETE of a done job = %d %s, want 409 and its state", a.code, a.body)
+	}
+}
+
+func TestDead_IsListedByPage(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	for range 5 {
+		s.bury(s.post(job))
+	}
+	seen, path := map[string]bool{}, "/dead?limit=2&subject=jobs.a"
+	for next := ""; ; {
+		var page struct {
+			Letters []struct{ ID, Reason string }
+			Next    string
+		}
+		a := s.do("GET", path+next, "")
+		if err := json.Unmarshal([]byte(a.body), &page); err != nil || a.code != 200 {
+			t.Fatalf("GET = %d %s", a.code, a.body)
+		}
+		for _, l := range page.Letters {
+			seen[l.ID] = true
+		}
+		if next = "&cursor=" + page.Next; page.Next == "" {
+			break
+		}
+	}
+	if len(seen) != 5 {
+		t.Errorf("%d letters, want 5", len(seen))
+	}
+}
+
+func TestRedrive_RepeatedSendsOnce(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	id := s.post(job)
+	s.bury(id)
+	for range 2 {
+		if a := s.do("POST", "/dead/"+id+"/redrive", ""); a.code != 202 || a.field("status") != "queued" {
+			t.Errorf("redrive = %d %s, want queued", a.code, a.body)
+		}
+	}
+	if n := s.count(`SELECT count(*) FROM jetbox.outbox WHERE message_id = $1`, id); n != 2 {
+		t.Errorf("%d rows, want the first and one more", n)
+	}
+}
+
+func TestRedriveMany_GoesBatchByBatch(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	for range 5 {
+		s.bury(s.post(job))
+	}
+	total, rounds := 0, 0
+	for more := true; more; rounds++ {
+		a := s.do("POST", "/dead/redrive", `{"reason": "luck", "limit": 2}`)
+		var out struct {
+			IDs  []string
+			More bool
+		}
+		if err := json.Unmarshal([]byte(a.body), &out); err != nil || a.code != 200 {
+			t.Fatalf("redrive = %d %s", a.code, a.body)
+		}
+		total, more = total+len(out.IDs), out.More
+	}
+	if total != 5 || rounds != 3 {
+		t.Errorf("%d letters in %d rounds, want 5 in 3", total, rounds)
+	}
+}
