@@ -218,6 +218,32 @@ func TestWorker_BuriesAMessageThatKillsItsProcess(t *testing.T) {
 	e.wantCount(1, "dead letters", `SELECT count(*) FROM jetbox.dead_letter`)
 }
 
+func TestWorker_RunsOneSuspectAtATime(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	for range 6 {
+		e.exec(`INSERT INTO jetbox.failed_attempt (message_id, consumer, attempt, error)
+			VALUES ($1, 'w', 1, 'the worker died, or lost Postgres, during this attempt')`, e.publish("call", ""))
+	}
+	var inside, most, second atomic.Int32
+	e.start(e.config(), inbox.Handle(e.subject("call"), func(_ context.Context, m inbox.Message[[]byte]) (none, error) {
+		defer inside.Add(-1)
+		if n := inside.Add(1); n > most.Load() {
+			most.Store(n)
+		}
+		if m.Attempt == 2 {
+			second.Add(1)
+		}
+		<-time.After(20 * time.Millisecond)
+		return none{}, nil
+	}))
+	e.eventuallySettled()
+	if most.Load() != 1 || second.Load() != 6 {
+		t.Errorf("%d suspects at once and %d second attempts, want 1 and 6", most.Load(), second.Load())
+	}
+	e.wantNoTrace()
+}
+
 func TestWorker_GivesBackAtOnceWhatHasNotBegun(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -294,12 +320,14 @@ func TestWorker_ComesBackAfterItsConsumerWasDeleted(t *testing.T) {
 func TestWorker_ComesBackAfterItsConnectionWasClosed(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
+	cfg := e.config()
+	cfg.AckWait = time.Second // for what the broker sends before it notices
 	var last atomic.Pointer[nats.Conn]
 	w, _ := e.startOn(e.db, func() (*nats.Conn, error) {
 		conn, err := e.dial()
 		last.Store(conn)
 		return conn, err
-	}, e.config(), e.effect("n"))
+	}, cfg, e.effect("n"))
 	e.publish("n", "")
 	e.eventuallySettled()
 	last.Load().Close()

@@ -61,8 +61,10 @@ func TestWorker_ProcessesOnceWhateverTheBrokerRepeats(t *testing.T) {
 	for _, id := range ids { // in the same batch
 		e.publish("n", "", replayed(id, 1))
 	}
+	cfg := e.config()
+	cfg.Concurrency = 1 // two lanes may each have a copy, of which one then waits for the other
 	var runs atomic.Int32
-	e.start(e.config(), counting(e, "n", &runs))
+	e.start(cfg, counting(e, "n", &runs))
 	e.eventuallySettled()
 	for _, id := range ids { // after the commit
 		e.publish("n", "", replayed(id, 2))
@@ -154,12 +156,12 @@ func TestWorker_KeepsASlowMessageToItself(t *testing.T) {
 	e := newEnv(t)
 	e.publish("slow", "")
 	cfg := e.config()
-	cfg.AckWait = 300 * time.Millisecond
+	cfg.AckWait = time.Second
 	var runs atomic.Int32
 	slow := inbox.Handle(e.subject("slow"), func(ctx context.Context, _ inbox.Message[[]byte]) (none, error) {
 		runs.Add(1)
 		select {
-		case <-time.After(1500 * time.Millisecond):
+		case <-time.After(2500 * time.Millisecond):
 		case <-ctx.Done():
 		}
 		return none{}, ctx.Err()
