@@ -117,7 +117,8 @@ func (c *confirmation) gone(ctx context.Context, conn *pgx.Conn, b ledgerRange, 
 		return false, nil
 	}
 	rows, err := conn.Query(ctx, missingSQL, pgx.StrictNamedArgs{
-		"first": b.First, "last": b.Last, "upto": b.Seq, "consumer": c.consumer})
+		"first": b.First, "last": b.Last, "upto": b.Seq, "consumer": c.consumer,
+	})
 	if err != nil {
 		return false, fmt.Errorf("confirm: compare with inbox: %w", err)
 	}

@@ -67,7 +67,8 @@ func threeMessages(subject string) []*nats.Msg {
 	for i := range msgs {
 		// One key, so that the plain route sends one after the other.
 		msgs[i] = &nats.Msg{Subject: subject, Data: []byte("{}"), Header: nats.Header{
-			"Nats-Msg-Id": {string(rune('0' + i))}, "Jetbox-Key": {"k"}}}
+			"Nats-Msg-Id": {string(rune('0' + i))}, "Jetbox-Key": {"k"},
+		}}
 	}
 	return msgs
 }

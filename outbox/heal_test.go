@@ -1,6 +1,7 @@
 package outbox_test
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -175,7 +176,7 @@ func TestPlanReplay_TakesATimeAnIDOrABatch(t *testing.T) {
 			t.Errorf("%s: %+v, %v, want %d messages", name, got, err, tt.want)
 		}
 	}
-	if _, err := outbox.PlanReplay(t.Context(), conn, outbox.ReplayFrom{}); err != outbox.ErrReplayFrom {
+	if _, err := outbox.PlanReplay(t.Context(), conn, outbox.ReplayFrom{}); !errors.Is(err, outbox.ErrReplayFrom) {
 		t.Errorf("no place: %v", err)
 	}
 }

@@ -49,7 +49,7 @@ func newLabOn(t testing.TB, natsURL string) *lab {
 	l.stream.Name, l.stream.Subjects = strings.ToUpper(l.prefix), []string{l.prefix + ".>"}
 	l.stream.Retention = jetstream.LimitsPolicy // so that tests can read what was stored
 	t.Cleanup(func() {
-		l.js.DeleteStream(context.Background(), l.stream.Name) // the server may be gone: it is the test's own then
+		_ = l.js.DeleteStream(context.Background(), l.stream.Name) // the server may be gone: it is the test's own then
 	})
 	return l
 }

@@ -26,29 +26,40 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		active: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "outbox_relay_active", Help: "1 while this relay holds the lease."}),
+			Name: "outbox_relay_active", Help: "1 while this relay holds the lease.",
+		}),
 		published: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "outbox_published_messages_total", Help: "Messages that the broker acknowledged and the ledger records."}),
+			Name: "outbox_published_messages_total", Help: "Messages that the broker acknowledged and the ledger records.",
+		}),
 		dead: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "outbox_dead_messages_total", Help: "Messages that no stream could take."}),
+			Name: "outbox_dead_messages_total", Help: "Messages that no stream could take.",
+		}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "outbox_publish_failures_total", Help: "Publishes that ended a session, by class."}, []string{"reason"}),
+			Name: "outbox_publish_failures_total", Help: "Publishes that ended a session, by class.",
+		}, []string{"reason"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "outbox_publish_duration_seconds", Help: "From handing a batch to the broker to its last ack.",
-			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)}),
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+		}),
 		size: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "outbox_batch_messages", Help: "Messages in a batch.",
-			Buckets: prometheus.ExponentialBuckets(1, 2, 11)}),
+			Buckets: prometheus.ExponentialBuckets(1, 2, 11),
+		}),
 		polls: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "outbox_poll_cycles_total", Help: "Polls, by what they found."}, []string{"result"}),
+			Name: "outbox_poll_cycles_total", Help: "Polls, by what they found.",
+		}, []string{"result"}),
 		wakeups: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "outbox_wakeups_total", Help: "Ends of an idle relay's sleep."}, []string{"source"}),
+			Name: "outbox_wakeups_total", Help: "Ends of an idle relay's sleep.",
+		}, []string{"source"}),
 		rewinds: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "outbox_rewinds_total", Help: "Times that a loss at the broker was found and repaired."}),
+			Name: "outbox_rewinds_total", Help: "Times that a loss at the broker was found and repaired.",
+		}),
 		pending: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "outbox_pending_messages", Help: "Committed messages that are not yet published; an estimate above 100,000."}),
+			Name: "outbox_pending_messages", Help: "Committed messages that are not yet published; an estimate above 100,000.",
+		}),
 		oldest: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "outbox_oldest_pending_age_seconds", Help: "Age of the oldest pending message, by the database's clock."}),
+			Name: "outbox_oldest_pending_age_seconds", Help: "Age of the oldest pending message, by the database's clock.",
+		}),
 	}
 	if reg != nil {
 		reg.MustRegister(m.active, m.published, m.dead, m.failures, m.duration, m.size, m.polls, m.wakeups,

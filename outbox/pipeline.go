@@ -72,11 +72,8 @@ func (s *session) record(ctx context.Context, led *ledger, in <-chan *batch) err
 func (s *session) beat(ctx context.Context, due chan<- struct{}) error {
 	for sleep(ctx, min(s.cfg.Lease/3, time.Second)) {
 		isDue, err := s.lease.renew(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
 		if err != nil {
-			return err
+			return unlessDone(ctx, err)
 		}
 		if isDue {
 			select {

@@ -37,11 +37,8 @@ func (r *reader) run(ctx context.Context) error {
 		} else if err == nil {
 			err = r.bell.awake(ctx)
 		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("read: %w", err)
+		if err != nil || ctx.Err() != nil {
+			return unlessDone(ctx, fmt.Errorf("read: %w", err))
 		}
 	}
 }

@@ -87,10 +87,10 @@ func (c RelayConfig) withDefaults() RelayConfig {
 func (c RelayConfig) validate() error {
 	var errs []error
 	if c.Lease < time.Second {
-		errs = append(errs, fmt.Errorf("Lease %v is under 1s: a slow round trip would lose it", c.Lease))
+		errs = append(errs, fmt.Errorf("lease %v is under 1s: a slow round trip would lose it", c.Lease))
 	}
 	if c.Retention < time.Minute {
-		errs = append(errs, fmt.Errorf("Retention %v is under 1m", c.Retention))
+		errs = append(errs, fmt.Errorf("retention %v is under 1m", c.Retention))
 	}
 	if c.FallbackPoll < 0 {
 		errs = append(errs, fmt.Errorf("FallbackPoll %v is negative", c.FallbackPoll))
@@ -144,13 +144,11 @@ func (r *Relay) Run(ctx context.Context) error {
 		err := r.session(ctx)
 		healthy := r.Ready(ctx) == nil
 		ran = ran || healthy
-		if ctx.Err() != nil {
-			return nil
-		}
 		// A stream that was right and is wrong now is somebody's work in progress:
 		// only at start does it end the relay.
-		if errors.Is(err, errRestored) || (errors.Is(err, streams.ErrConfig) && !ran) {
-			return fmt.Errorf("outbox: %w", err)
+		fatal := errors.Is(err, errRestored) || (errors.Is(err, streams.ErrConfig) && !ran)
+		if fatal || ctx.Err() != nil {
+			return unlessDone(ctx, fmt.Errorf("outbox: %w", err))
 		}
 		if errors.Is(err, errRewound) {
 			continue // found and logged: the next session starts where the loss was
@@ -187,6 +185,17 @@ func (r *Relay) note(ctx context.Context, err error) {
 	r.state.Store(&state{err: err})
 	r.cfg.Logger.LogAttrs(ctx, level, "relay interrupted, will start over",
 		slog.String("class", classify(err).String()), slog.Any("error", err))
+}
+
+// unlessDone returns err, or nil once ctx is done: then err only says how work
+// was broken off.
+func unlessDone(ctx context.Context, err error) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	default:
+		return err
+	}
 }
 
 // sleep waits for d and reports whether ctx was still alive at the end.

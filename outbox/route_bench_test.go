@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"context"
 	"testing"
 
 	"github.com/google/uuid"
@@ -49,7 +50,7 @@ func benchmarkRoute(b *testing.B, nc *nats.Conn, name string, replicas int) {
 	if _, err := js.CreateStream(b.Context(), cfg); err != nil {
 		b.Fatal(err)
 	}
-	defer js.DeleteStream(b.Context(), cfg.Name)
+	b.Cleanup(func() { _ = js.DeleteStream(context.Background(), cfg.Name) }) // for the next route
 	route, body := routeOn(b, nc, js, name), make([]byte, 128)
 	b.ResetTimer()
 	for left := max(b.N, 2); left > 1; left -= batchRows {

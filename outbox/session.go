@@ -177,14 +177,18 @@ func (s *session) stages(ctx context.Context) (rd *reader, pub *publisher, led *
 		return nil, nil, nil, err
 	}
 	pub.generation, pub.lease, pub.m = led.generation, s.lease, s.m
-	rd = &reader{conn: readConn, at: at, m: s.m, sending: s.sending, caughtUp: s.caughtUp,
-		bell: doorbell{conn: readConn, fallback: s.cfg.FallbackPoll, m: s.m}}
+	rd = &reader{
+		conn: readConn, at: at, m: s.m, sending: s.sending, caughtUp: s.caughtUp,
+		bell: doorbell{conn: readConn, fallback: s.cfg.FallbackPoll, m: s.m},
+	}
 	return rd, pub, led, nil
 }
 
 func (s *session) newHealer(generation int) *healer {
-	h := &healer{conn: s.upkeep, js: s.js, generation: generation, log: s.cfg.Logger, m: s.m,
-		confirm: confirmation{stream: s.cfg.ConfirmStream, consumer: s.cfg.ConfirmConsumer, grace: s.cfg.ConfirmGrace}}
+	h := &healer{
+		conn: s.upkeep, js: s.js, generation: generation, log: s.cfg.Logger, m: s.m,
+		confirm: confirmation{stream: s.cfg.ConfirmStream, consumer: s.cfg.ConfirmConsumer, grace: s.cfg.ConfirmGrace},
+	}
 	for _, cfg := range s.cfg.Streams {
 		h.streams = append(h.streams, cfg.Name)
 	}

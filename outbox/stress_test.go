@@ -103,7 +103,7 @@ func (w *writer) twoPhase(ctx context.Context, conn *pgx.Conn, gid string) error
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback(ctx)
+	defer func() { _ = tx.Rollback(ctx) }() // closed already, when all went well
 	if _, err := tx.Exec(ctx, `SET LOCAL jetbox.doorbell = off`); err != nil {
 		return err
 	}

@@ -35,11 +35,8 @@ func (s *session) maintain(ctx context.Context, due <-chan struct{}) error {
 		case <-turn.C:
 			err = s.turn(ctx, keeper)
 		}
-		if ctx.Err() != nil {
-			return nil
-		}
 		if err != nil {
-			return err
+			return unlessDone(ctx, err)
 		}
 	}
 }

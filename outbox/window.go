@@ -78,11 +78,11 @@ func (r *reader) walkTo(ctx context.Context, end int64) error {
 		if err != nil {
 			return err
 		}
-		switch {
-		case n == chunkIDs:
+		switch n {
+		case chunkIDs:
 			step = chunkIDs // the chunk's end was not reached: r.at.pos is its last row
 			continue
-		case n == 0:
+		case 0:
 			step = min(step*4, maxChunkIDs)
 		default:
 			step = chunkIDs
