@@ -19,7 +19,7 @@ lint: ## vet and lint
 	golangci-lint run ./...
 
 fmt: ## format
-	gofmt -w .
+	gofumpt -w .
 
 bench: ## run every benchmark
 	go test -run '^$$' -bench . ./...

@@ -179,8 +179,11 @@ func TestOutbox_IsARingOfEight(t *testing.T) {
 		id   int64
 		want string
 	}{
-		{1<<24 - 1, "jetbox.outbox_0"}, {1 << 24, "jetbox.outbox_1"}, {1<<27 - 1, "jetbox.outbox_7"},
-		{1 << 27, "jetbox.outbox_0"}, {1<<63 - 1, "jetbox.outbox_7"},
+		{1<<24 - 1, "jetbox.outbox_0"},
+		{1 << 24, "jetbox.outbox_1"},
+		{1<<27 - 1, "jetbox.outbox_7"},
+		{1 << 27, "jetbox.outbox_0"},
+		{1<<63 - 1, "jetbox.outbox_7"},
 	} {
 		var got string
 		err := db.QueryRow(t.Context(), `INSERT INTO jetbox.outbox (id, subject, payload) VALUES ($1, 'jobs.a', '1')

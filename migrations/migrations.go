@@ -144,13 +144,13 @@ DO $$ BEGIN
 	END IF;
 END $$`
 
-func open(ctx context.Context, cfg *pgx.ConnConfig) (*goose.Provider, func() error, error) {
+func open(ctx context.Context, cfg *pgx.ConnConfig) (*goose.Provider, func(), error) {
 	db := stdlib.OpenDB(*cfg)
 	p, err := provider(ctx, db)
 	if err != nil {
 		return nil, nil, errors.Join(err, db.Close())
 	}
-	return p, db.Close, nil
+	return p, func() { _ = db.Close() }, nil // committed or not, that is settled by then
 }
 
 func provider(ctx context.Context, db *sql.DB) (*goose.Provider, error) {

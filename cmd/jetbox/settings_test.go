@@ -52,8 +52,11 @@ func TestRun_NamesEachMistake(t *testing.T) {
 		"lease":                   {[]string{"relay", "--config", yaml(t, "relay: {lease: 5ms}")}, vars{"DATABASE_URL": somewhere}, "Lease 5ms"},
 		"batch":                   {[]string{"worker", "--config", yaml(t, "worker: {batch: 1000000000}")}, vars{"DATABASE_URL": somewhere}, "BatchSize 1000000000"},
 		"small pool":              {[]string{"worker"}, vars{"DATABASE_URL": somewhere + "?pool_max_conns=2"}, "pool_max_conns is 2, need 6"},
-		"no handlers for a stream of one's own": {[]string{"worker", "--config", yaml(t, "streams: [{name: A, subjects: [a.>]}]")},
-			vars{"DATABASE_URL": somewhere}, "worker.handlers is empty"},
+		"no handlers for a stream of one's own": {
+			[]string{"worker", "--config", yaml(t, "streams: [{name: A, subjects: [a.>]}]")},
+			vars{"DATABASE_URL": somewhere},
+			"worker.handlers is empty",
+		},
 		"secret twice":          {[]string{"relay"}, vars{"DATABASE_URL": somewhere, "DATABASE_URL_FILE": "/x"}, "DATABASE_URL and DATABASE_URL_FILE are both set"},
 		"secret file missing":   {[]string{"relay"}, vars{"DATABASE_URL": somewhere, "NATS_TOKEN_FILE": "/nowhere"}, "NATS_TOKEN_FILE: open /nowhere"},
 		"down without yes":      {[]string{"migrate", "down", "--to", "0"}, vars{"DATABASE_URL": somewhere}, "add --yes"},
@@ -75,8 +78,10 @@ func TestRun_NamesEveryMistakeAtOnce(t *testing.T) {
 		"NATS_URL": "http://x", "NATS_PASSWORD": "p", "LOG_LEVEL": "loud", "LOG_FORMAT": "xml",
 		"OUTBOX_RETENTION": "x", "ACK_WAIT": "y", "JETBOX_STREAMS": "z",
 	}, "up", "--database-url", "postgres://u:p@h/d", "--config", yaml(t, "relay: {leese: 1s}\nworker: {batch: z}"))
-	for _, want := range []string{"--database-url holds", "NATS_URL", "NATS_PASSWORD", "LOG_LEVEL", "LOG_FORMAT",
-		"OUTBOX_RETENTION", "ACK_WAIT", "JETBOX_STREAMS", "leese", `"z" is not a whole number`} {
+	for _, want := range []string{
+		"--database-url holds", "NATS_URL", "NATS_PASSWORD", "LOG_LEVEL", "LOG_FORMAT",
+		"OUTBOX_RETENTION", "ACK_WAIT", "JETBOX_STREAMS", "leese", `"z" is not a whole number`,
+	} {
 		if code != exitUsage || !strings.Contains(stderr, want) {
 			t.Errorf("up = %d %q, want %d and %q", code, stderr, exitUsage, want)
 		}
@@ -171,8 +176,11 @@ func TestRun_AnswersWithTheExitCodeForTheReason(t *testing.T) {
 		"relay, newer schema":   {[]string{"relay"}, vars{"DATABASE_URL": aheadURL}, exitSchema},
 		"migrate, newer schema": {[]string{"migrate", "up"}, vars{"DATABASE_URL": aheadURL}, exitSchema},
 		"up, newer schema":      {[]string{"up"}, vars{"DATABASE_URL": aheadURL, "NATS_URL": "nats://127.0.0.1:1"}, exitSchema},
-		"wrong password is no outage": {[]string{"migrate", "up", "--wait", "1m"},
-			vars{"DATABASE_URL": strings.Replace(empty, "postgres://", "postgres://nobody_", 1)}, exitFailure},
+		"wrong password is no outage": {
+			[]string{"migrate", "up", "--wait", "1m"},
+			vars{"DATABASE_URL": strings.Replace(empty, "postgres://", "postgres://nobody_", 1)},
+			exitFailure,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

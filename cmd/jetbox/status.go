@@ -67,14 +67,14 @@ func (c statusCommand) Run(ctx context.Context, w world) error {
 
 // database falls back on what a running jetbox up has left in its directory.
 func (c statusCommand) database(env environment) (*pgx.ConnConfig, error) {
-	if !c.databaseFlags.named(env) {
+	if !c.named(env) {
 		url, err := readNote(dataDir(c.DataDir, env))
 		if err != nil {
 			return nil, err
 		}
 		env["DATABASE_URL"] = url
 	}
-	cfg, err := c.databaseFlags.config(env, "status")
+	cfg, err := c.config(env, "status")
 	if err != nil {
 		return nil, err
 	}

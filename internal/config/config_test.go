@@ -69,8 +69,10 @@ func TestLoad_ReadsEveryKey(t *testing.T) {
 			if got, want := f.Relay, (Relay{Retention: Duration(48 * time.Hour), Lease: Duration(5 * time.Second)}); got != want {
 				t.Errorf("relay = %+v, want %+v", got, want)
 			}
-			wantWorker := Worker{Stream: "ORDERS", Consumer: "billing", Subjects: []string{"orders.paid"},
-				Batch: 100, Handlers: []Handler{{"orders.paid", "app.bill"}}}
+			wantWorker := Worker{
+				Stream: "ORDERS", Consumer: "billing", Subjects: []string{"orders.paid"},
+				Batch: 100, Handlers: []Handler{{"orders.paid", "app.bill"}},
+			}
 			if !reflect.DeepEqual(f.Worker, wantWorker) {
 				t.Errorf("worker = %+v, want %+v", f.Worker, wantWorker)
 			}

@@ -42,10 +42,12 @@ func TestInsert_KeepsEverythingALetterSays(t *testing.T) {
 	t.Parallel()
 	db := testenv.Database(t)
 	id := uuid.New()
-	insert(t, db, deadletter.Letter{MessageID: id, Consumer: "w", Subject: "jobs.x", Key: "k",
+	insert(t, db, deadletter.Letter{
+		MessageID: id, Consumer: "w", Subject: "jobs.x", Key: "k",
 		Headers: map[string][]string{"a": {"1", "2"}}, Payload: []byte(`{"n": 1}`), Reason: "why", Attempts: 2,
 		Errors: []deadletter.Attempt{{Attempt: 1, Error: "first"}, {Attempt: 2, Error: "second"}},
-		Stream: "JOBS", StreamSeq: 7}, deadletter.Letter{MessageID: uuid.New(), Consumer: deadletter.Relay, Subject: "jobs.y", OutboxID: 5})
+		Stream: "JOBS", StreamSeq: 7,
+	}, deadletter.Letter{MessageID: uuid.New(), Consumer: deadletter.Relay, Subject: "jobs.y", OutboxID: 5})
 	got := text(t, db, `SELECT concat_ws(' ', consumer, subject, key, headers, payload, payload_bytes, content_type, reason,
 		attempts, errors->1->>'error', outbox_id, stream, stream_seq) FROM jetbox.dead_letter WHERE message_id = $1`, id)
 	if want := `w jobs.x k {"a":"1, 2"} {"n": 1} why 2 second JOBS 7`; got != want {
@@ -93,9 +95,11 @@ func TestInsert_TakesWhateverTheBrokerDelivered(t *testing.T) {
 	}
 	for name, c := range cases {
 		id := uuid.New()
-		insert(t, db, deadletter.Letter{MessageID: id, Consumer: "w\x00", Subject: "a\xff", Key: "\x00", ContentType: c.contentType,
+		insert(t, db, deadletter.Letter{
+			MessageID: id, Consumer: "w\x00", Subject: "a\xff", Key: "\x00", ContentType: c.contentType,
 			Headers: map[string][]string{"h\xff": {"\x00", `\u0000`}}, Reason: "\x00\xff", Payload: []byte(c.payload),
-			Errors: []deadletter.Attempt{{Error: "a\x00b" + `\u0000`}}})
+			Errors: []deadletter.Attempt{{Error: "a\x00b" + `\u0000`}},
+		})
 		stored := `convert_from(payload_bytes, 'SQL_ASCII')`
 		if c.column == "payload" {
 			stored = `payload::text`

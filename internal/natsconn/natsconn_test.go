@@ -147,10 +147,12 @@ func (b *lockedBuffer) String() string {
 
 func TestLogTo_TellsWhatTheServerRefuses(t *testing.T) {
 	t.Parallel()
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true,
+	s, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true,
 		Users: []*server.User{{Username: "u", Password: "p", Permissions: &server.Permissions{
 			Publish: &server.SubjectPermission{Allow: []string{"allowed"}},
-		}}}})
+		}}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,7 +58,7 @@ func (p *Process) Kill() error {
 	if err := p.Signal(os.Kill); err != nil {
 		return err
 	}
-	<-p.ended
+	_ = <-p.ended // killed, as was asked
 	p.cmd = nil
 	return nil
 }

@@ -27,7 +27,7 @@ func echo(t *testing.T) string {
 			if err != nil {
 				return
 			}
-			go io.Copy(c, c)
+			go func() { _, _ = io.Copy(c, c) }()
 		}
 	}()
 	t.Cleanup(func() { l.Close(); <-done })

@@ -67,8 +67,10 @@ func compare(have, need jetstream.StreamConfig) []difference {
 		{changeable, "max_msgs", limit(have.MaxMsgs), limit(need.MaxMsgs), fmt.Sprintf("--max-msgs=%d", need.MaxMsgs)},
 		{changeable, "max_bytes", limit(have.MaxBytes), limit(need.MaxBytes), fmt.Sprintf("--max-bytes=%d", need.MaxBytes)},
 		{changeable, "max_age", age(have.MaxAge), age(need.MaxAge), fmt.Sprintf("--max-age=%s", need.MaxAge)},
-		{changeable, "max_msgs_per_subject", limit(have.MaxMsgsPerSubject), limit(need.MaxMsgsPerSubject),
-			fmt.Sprintf("--max-msgs-per-subject=%d", need.MaxMsgsPerSubject)},
+		{
+			changeable, "max_msgs_per_subject", limit(have.MaxMsgsPerSubject), limit(need.MaxMsgsPerSubject),
+			fmt.Sprintf("--max-msgs-per-subject=%d", need.MaxMsgsPerSubject),
+		},
 		{changeable, "duplicate_window", have.Duplicates.String(), need.Duplicates.String(), fmt.Sprintf("--dupe-window=%s", need.Duplicates)},
 		{optional, "discard", have.Discard.String(), need.Discard.String(), "--discard=new"},
 		{optional, "discard_new_per_subject", fmt.Sprint(have.DiscardNewPerSubject), fmt.Sprint(need.DiscardNewPerSubject), ""},

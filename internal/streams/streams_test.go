@@ -73,8 +73,10 @@ func TestEnsure_ChangesWhatCanBeChangedAndLeavesTheRest(t *testing.T) {
 	t.Parallel()
 	js := connect(t)
 	want := wanted(t, js)
-	have := jetstream.StreamConfig{Name: want.Name, Subjects: want.Subjects, Retention: jetstream.WorkQueuePolicy,
-		Description: "ours", MaxBytes: 1 << 20}
+	have := jetstream.StreamConfig{
+		Name: want.Name, Subjects: want.Subjects, Retention: jetstream.WorkQueuePolicy,
+		Description: "ours", MaxBytes: 1 << 20,
+	}
 	if _, err := js.CreateStream(t.Context(), have); err != nil {
 		t.Fatal(err)
 	}
@@ -151,14 +153,22 @@ func TestEnsure_RefusesStreamsThatAcknowledgeAndDrop(t *testing.T) {
 		spoil func(*jetstream.StreamConfig)
 		want  string
 	}{
-		"old messages for a count": {func(c *jetstream.StreamConfig) { c.Discard, c.MaxMsgs = jetstream.DiscardOld, 10 },
-			"discard is old with max_msgs 10"},
-		"old messages for bytes": {func(c *jetstream.StreamConfig) { c.Discard, c.MaxBytes = jetstream.DiscardOld, 1000 },
-			"discard is old with max_bytes 1000"},
-		"old messages of a subject": {func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 1 },
-			"max_msgs_per_subject is 1"},
-		"messages after minutes": {func(c *jetstream.StreamConfig) { c.MaxAge = 10 * time.Minute },
-			"max_age is 10m0s, need at least 1h0m0s"},
+		"old messages for a count": {
+			func(c *jetstream.StreamConfig) { c.Discard, c.MaxMsgs = jetstream.DiscardOld, 10 },
+			"discard is old with max_msgs 10",
+		},
+		"old messages for bytes": {
+			func(c *jetstream.StreamConfig) { c.Discard, c.MaxBytes = jetstream.DiscardOld, 1000 },
+			"discard is old with max_bytes 1000",
+		},
+		"old messages of a subject": {
+			func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 1 },
+			"max_msgs_per_subject is 1",
+		},
+		"messages after minutes": {
+			func(c *jetstream.StreamConfig) { c.MaxAge = 10 * time.Minute },
+			"max_age is 10m0s, need at least 1h0m0s",
+		},
 		"messages it never acknowledges": {func(c *jetstream.StreamConfig) {
 			c.NoAck, c.AllowAtomicPublish, c.AllowBatchPublish = true, false, false
 		}, "no_ack is true"},

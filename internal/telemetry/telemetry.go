@@ -51,7 +51,7 @@ func NewLogger(w io.Writer, c LogConfig) (*slog.Logger, error) {
 	if !text {
 		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})), nil
 	}
-	return slog.New(tint.NewHandler(w, &tint.Options{
+	return slog.New(tint.NewTextHandler(w, &tint.Options{
 		Level:      level,
 		TimeFormat: time.TimeOnly,
 		NoColor:    c.NoColor || !c.Terminal,
