@@ -133,6 +133,9 @@ func (s *settings) newWorker(ctx context.Context, db *pgxpool.Config) (*inbox.Wo
 func (s *settings) serve(ctx context.Context, ln net.Listener, parts []daemon.Part, services ...daemon.Service) error {
 	mux := http.NewServeMux()
 	daemon.HandleHealth(mux, s.metrics, parts...)
+	if s.api != nil {
+		s.api.Mount(mux)
+	}
 	s.log.LogAttrs(ctx, slog.LevelInfo, "started",
 		slog.String("version", version()), slog.String("http_addr", ln.Addr().String()), slog.String("nats", s.nats.Redacted()))
 	err := daemon.Run(ctx, slices.Concat([]daemon.Service{daemon.HTTP{Listener: ln, Handler: mux, Logger: s.log}}, services)...)

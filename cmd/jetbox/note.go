@@ -36,15 +36,18 @@ func (p *surroundings) leaveNote() error {
 }
 
 // readNote returns the database of the jetbox up that runs in dir.
-func readNote(dir string) (string, error) {
+func readNote(dir string) (string, error) { return readNoteOf("DATABASE_URL", dir) }
+
+// readNoteOf returns what the note says of a variable.
+func readNoteOf(name, dir string) (string, error) {
 	text, err := os.ReadFile(noteFile(dir))
 	if err != nil {
 		return "", fmt.Errorf("missing --database-url (or DATABASE_URL), and no jetbox up runs in %s; example: %s", dir, databaseExample)
 	}
 	for line := range strings.Lines(string(text)) {
-		if url, ok := strings.CutPrefix(strings.TrimSpace(line), "DATABASE_URL="); ok {
+		if url, ok := strings.CutPrefix(strings.TrimSpace(line), name+"="); ok {
 			return url, nil
 		}
 	}
-	return "", fmt.Errorf("%s names no DATABASE_URL", noteFile(dir))
+	return "", fmt.Errorf("%s names no %s", noteFile(dir), name)
 }

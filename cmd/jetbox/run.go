@@ -30,6 +30,8 @@ type cli struct {
 	Bench   benchCommand   `cmd:"" help:"Measure this machine: relay, worker, end to end, INSERT, and growth."`
 	Relay   relayCommand   `cmd:"" help:"Publish what is committed to the outbox."`
 	Worker  workerCommand  `cmd:"" help:"Process messages, each exactly once in the database."`
+	API     apiCommand     `cmd:"" name:"api" help:"Take jobs over HTTP and say what has become of them."`
+	Token   tokenCommand   `cmd:"" help:"Make, list and revoke tokens of the jobs API."`
 	Status  statusCommand  `cmd:"" help:"Show what waits, what is done and what is dead."`
 	Health  healthCommand  `cmd:"" help:"Ask the daemon on this machine whether it is ready: exit code 0 or 1."`
 	Migrate migrateCommand `cmd:"" help:"Bring a database to the schema this binary needs, or look."`

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/jetboxhq/jetbox/inbox"
+	"github.com/jetboxhq/jetbox/internal/api"
 	"github.com/jetboxhq/jetbox/internal/config"
 	"github.com/jetboxhq/jetbox/internal/natsconn"
 	"github.com/jetboxhq/jetbox/internal/telemetry"
@@ -44,7 +45,8 @@ type settings struct {
 	relay    outbox.RelayConfig
 	worker   inbox.WorkerConfig
 	handlers []inbox.Handler
-	builtin  bool // jetbox.yaml names no handlers
+	builtin  bool     // jetbox.yaml names no handlers
+	api      *api.API // nil: this daemon has none
 	mistakes []error
 }
 

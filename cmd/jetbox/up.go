@@ -16,6 +16,7 @@ import (
 // upCommand is every part in one process. What no setting names it brings along.
 type upCommand struct {
 	daemonFlags
+	apiFlags
 	DataDir string `placeholder:"jetbox-data" help:"Where the private Postgres and NATS keep their data (JETBOX_DATA_DIR)."`
 }
 
@@ -44,11 +45,11 @@ func (c upCommand) Run(ctx context.Context, w world) error {
 	if place.broker != nil {
 		s.nats.URL = place.broker.URL()
 	}
-	return errors.Join(s.runAll(ctx, w, place, ln), place.close())
+	return errors.Join(s.runAll(ctx, w, c.apiFlags, place, ln), place.close())
 }
 
-// runAll migrates and runs relay and worker until ctx is done.
-func (s *settings) runAll(ctx context.Context, w world, place surroundings, ln net.Listener) error {
+// runAll migrates and runs relay, worker and jobs API until ctx is done.
+func (s *settings) runAll(ctx context.Context, w world, f apiFlags, place surroundings, ln net.Listener) error {
 	if err := prepare(ctx, w, place.db.ConnConfig); err != nil {
 		return errors.Join(err, ln.Close())
 	}
@@ -61,9 +62,14 @@ func (s *settings) runAll(ctx context.Context, w world, place surroundings, ln n
 		return errors.Join(err, ln.Close())
 	}
 	defer closePool()
+	d, err := s.newDoor(ctx, f, place.db, ln.Addr())
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	defer d.pool.Close()
 	place.greet(w, ln.Addr().String(), s.builtin)
-	parts := []daemon.Part{{Name: "relay", Ready: relay.Ready}, {Name: "worker", Ready: worker.Ready}}
-	return s.serve(ctx, ln, parts, relay, worker)
+	parts := []daemon.Part{{Name: "relay", Ready: relay.Ready}, {Name: "worker", Ready: worker.Ready}, {Name: "api", Ready: d.api.Ready}}
+	return s.serve(ctx, ln, parts, relay, worker, d)
 }
 
 // surroundings are the servers that up uses: its own, or those it was told.

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/user"
+	"text/tabwriter"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/jetboxhq/jetbox/internal/natsconn"
+	"github.com/jetboxhq/jetbox/migrations"
+)
+
+// operatorFlags are what verbs for people have in common.
+type operatorFlags struct {
+	databaseFlags
+	DataDir string `placeholder:"jetbox-data" help:"Without a database: that of the jetbox up that runs here (JETBOX_DATA_DIR)."`
+	JSON    bool   `name:"json" help:"JSON, one object a line."`
+}
+
+// with runs fn on a connection to a database of this binary's schema. One that
+// nobody names is that of a running jetbox up.
+func (f operatorFlags) with(ctx context.Context, w world, fn func(*pgx.Conn) error) error {
+	db, err := statusCommand{databaseFlags: f.databaseFlags, DataDir: f.DataDir}.database(newEnvironment(w.environ))
+	if err != nil {
+		return mistakes{err}
+	}
+	conn, err := connect(ctx, db, 0)
+	if err != nil {
+		return err
+	}
+	err = migrations.Check(ctx, conn)
+	if err == nil {
+		err = fn(conn)
+	}
+	return errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
+}
+
+// show writes rows as one JSON object a line, or as a table.
+func show[T any](f operatorFlags, w world, header string, rows []T, line func(T) string) error {
+	if f.JSON {
+		out := json.NewEncoder(w.stdout)
+		for _, r := range rows {
+			if err := out.Encode(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if len(rows) == 0 {
+		_, err := fmt.Fprintln(w.stderr, "none")
+		return err
+	}
+	table := tabwriter.NewWriter(w.stdout, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(table, header)
+	for _, r := range rows {
+		_, _ = fmt.Fprintln(table, line(r))
+	}
+	return table.Flush()
+}
+
+// actor is who the audit names: the person at the shell.
+func actor() string {
+	if u, err := user.Current(); err == nil {
+		return "cli:" + u.Username
+	}
+	return "cli"
+}
+
+// broker returns how to reach NATS; one that nobody names is that of a running
+// jetbox up.
+func (f natsFlags) broker(w world, dir string) (natsconn.Config, error) {
+	env := newEnvironment(w.environ)
+	if !f.named(env) {
+		if url, err := readNoteOf("NATS_URL", dataDir(dir, env)); err == nil {
+			env["NATS_URL"] = url
+		}
+	}
+	return f.config(env)
+}
