@@ -119,7 +119,7 @@ var (
 	// and stay cached when it is full.
 	readerParams = map[string]string{
 		"enable_seqscan": "off", "enable_bitmapscan": "off", "plan_cache_mode": "force_generic_plan",
-		"jit": "off", "max_parallel_workers_per_gather": "0",
+		"jit": "off", "max_parallel_workers_per_gather": "0", "work_mem": "32MB", // a chunk sorts in memory
 	}
 	// A ledger row that a crash takes back is published again: nothing is lost by
 	// not waiting for its flush.
