@@ -25,17 +25,24 @@ const (
 
 // cli is every verb.
 type cli struct {
-	Up      upCommand      `cmd:"" help:"Run everything in one process, with a private Postgres and an embedded NATS where none is named."`
-	Demo    demoCommand    `cmd:"" help:"Prove the promise: kill relay, worker and broker under load, then count what was lost or doubled."`
-	Bench   benchCommand   `cmd:"" help:"Measure this machine: relay, worker, end to end, INSERT, and growth."`
-	Relay   relayCommand   `cmd:"" help:"Publish what is committed to the outbox."`
-	Worker  workerCommand  `cmd:"" help:"Process messages, each exactly once in the database."`
-	API     apiCommand     `cmd:"" name:"api" help:"Take jobs over HTTP and say what has become of them."`
-	Token   tokenCommand   `cmd:"" help:"Make, list and revoke tokens of the jobs API."`
-	Status  statusCommand  `cmd:"" help:"Show what waits, what is done and what is dead."`
-	Health  healthCommand  `cmd:"" help:"Ask the daemon on this machine whether it is ready: exit code 0 or 1."`
-	Migrate migrateCommand `cmd:"" help:"Bring a database to the schema this binary needs, or look."`
-	Version versionCommand `cmd:"" help:"Show what this binary is."`
+	Up       upCommand       `cmd:"" help:"Run everything in one process, with a private Postgres and an embedded NATS where none is named."`
+	Demo     demoCommand     `cmd:"" help:"Prove the promise: kill relay, worker and broker under load, then count what was lost or doubled."`
+	Bench    benchCommand    `cmd:"" help:"Measure this machine: relay, worker, end to end, INSERT, and growth."`
+	Relay    relayCommand    `cmd:"" help:"Publish what is committed to the outbox."`
+	Worker   workerCommand   `cmd:"" help:"Process messages, each exactly once in the database."`
+	API      apiCommand      `cmd:"" name:"api" help:"Take jobs over HTTP and say what has become of them."`
+	Token    tokenCommand    `cmd:"" help:"Make, list and revoke tokens of the jobs API."`
+	Status   statusCommand   `cmd:"" help:"Show what waits, what is done and what is dead."`
+	Health   healthCommand   `cmd:"" help:"Ask the daemon on this machine whether it is ready: exit code 0 or 1."`
+	Show     showCommand     `cmd:"" help:"Tell one message's whole life."`
+	Dead     deadCommand     `cmd:"" help:"See dead letters, send them out again, or discard them."`
+	Send     sendCommand     `cmd:"" help:"Enqueue one message. Example: jetbox send jobs.echo '{\"hello\": \"world\"}' --wait 5s"`
+	Schedule scheduleCommand `cmd:"" help:"See and cancel messages for later."`
+	Replay   replayCommand   `cmd:"" help:"Publish again what the outbox still holds. Example: jetbox replay --since 1h --dry-run"`
+	Pause    pauseCommand    `cmd:"" help:"Hold a consumer's messages back, in the broker. Example: jetbox pause --for 10m"`
+	Resume   resumeCommand   `cmd:"" help:"Let a consumer go on."`
+	Migrate  migrateCommand  `cmd:"" help:"Bring a database to the schema this binary needs, or look."`
+	Version  versionCommand  `cmd:"" help:"Show what this binary is."`
 }
 
 const description = `jetbox carries a message from a Postgres transaction through NATS JetStream to exactly one committed effect.

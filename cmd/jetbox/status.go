@@ -20,6 +20,7 @@ type statusCommand struct {
 	databaseFlags
 	DataDir string `placeholder:"jetbox-data" help:"Without a database: that of the jetbox up that runs here (JETBOX_DATA_DIR)."`
 	JSON    bool   `name:"json" help:"One JSON object."`
+	Watch   bool   `help:"Again every second, until Ctrl-C."`
 }
 
 // statusReport is the contract of status --json.
@@ -55,12 +56,26 @@ func (c statusCommand) Run(ctx context.Context, w world) error {
 	if err := migrations.Check(ctx, conn); err != nil {
 		return err
 	}
+	for {
+		if err := c.once(ctx, w, conn); err != nil || !c.Watch || !sleep(ctx, time.Second) {
+			return err
+		}
+	}
+}
+
+// clearScreen moves to the upper left corner and empties a terminal.
+const clearScreen = "\x1b[H\x1b[2J"
+
+func (c statusCommand) once(ctx context.Context, w world, conn *pgx.Conn) error {
 	r, err := readStatus(ctx, conn)
 	if err != nil {
 		return err
 	}
 	if c.JSON {
 		return json.NewEncoder(w.stdout).Encode(r)
+	}
+	if c.Watch {
+		_, _ = io.WriteString(w.stdout, clearScreen)
 	}
 	return r.print(w.stdout, time.Now())
 }

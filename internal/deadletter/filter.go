@@ -17,15 +17,17 @@ type Filter struct {
 	Subject  string      // empty is any
 	Reason   string      // a part of the reason
 	Before   time.Time   // died before; zero is any time
+	Except   []uuid.UUID // not these
 }
 
 const filterSQL = ` (@ids::uuid[] IS NULL OR message_id = ANY (@ids))
 	AND @consumer IN ('', consumer) AND @subject IN ('', subject)
-	AND strpos(reason, @reason) > 0
+	AND strpos(reason, @reason) > 0 AND message_id <> ALL (@except::uuid[])
 	AND (@before::timestamptz IS NULL OR died_at < @before)`
 
 func (f Filter) args() pgx.StrictNamedArgs {
-	args := pgx.StrictNamedArgs{"ids": nil, "consumer": f.Consumer, "subject": f.Subject, "reason": f.Reason, "before": nil}
+	args := pgx.StrictNamedArgs{"ids": nil, "consumer": f.Consumer, "subject": f.Subject, "reason": f.Reason, "before": nil,
+		"except": append([]uuid.UUID{}, f.Except...)} // not NULL, which nothing differs from
 	if len(f.IDs) > 0 {
 		args["ids"] = f.IDs
 	}
@@ -70,6 +72,20 @@ func List(ctx context.Context, db Querier, f Filter, after *Place, limit int) ([
 		args["after_time"], args["after_id"], args["after_consumer"] = after.DiedAt, after.MessageID, after.Consumer
 	}
 	return collect[Summary](ctx, db, "list", listSQL, args)
+}
+
+const oldestSQL = `
+SELECT message_id, consumer, subject, key, reason, attempts, died_at
+FROM jetbox.dead_letter
+WHERE` + filterSQL + `
+ORDER BY died_at, message_id, consumer
+LIMIT @limit`
+
+// Oldest returns the letters that Take would remove.
+func Oldest(ctx context.Context, db Querier, f Filter, limit int) ([]Summary, error) {
+	args := f.args()
+	args["limit"] = limit
+	return collect[Summary](ctx, db, "oldest", oldestSQL, args)
 }
 
 // Group is the letters that one mistake has probably in common.

@@ -66,7 +66,7 @@ func redriveTogether(ctx context.Context, db DB, actor string, f deadletter.Filt
 
 // redriveOneByOne leaves out the letters that break a rule of the outbox.
 func redriveOneByOne(ctx context.Context, db DB, actor string, f deadletter.Filter, limit int, window time.Duration) (out Outcome, err error) {
-	letters, err := deadletter.List(ctx, db, f, nil, limit)
+	letters, err := deadletter.Oldest(ctx, db, f, limit)
 	if err != nil {
 		return out, err
 	}

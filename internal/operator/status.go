@@ -114,6 +114,16 @@ func Cancel(ctx context.Context, db DB, actor string, id uuid.UUID, consumers ..
 	return &StateError{now}
 }
 
+// CancelScheduled ends a message that waits for its time, and no other.
+func CancelScheduled(ctx context.Context, db DB, actor string, id uuid.UUID) error {
+	return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+		if err := outbox.CancelScheduled(ctx, tx, id); err != nil {
+			return err
+		}
+		return Record(ctx, tx, Action{Actor: actor, Action: ActionCancel, MessageID: &id})
+	})
+}
+
 func cancelSent(ctx context.Context, tx pgx.Tx, id uuid.UUID, consumers []string) error {
 	s, err := ReadStatus(ctx, tx, id)
 	if err != nil {

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/jetboxhq/jetbox/integration/testenv"
+	"github.com/jetboxhq/jetbox/outbox"
+)
+
+const brokenYAML = `
+worker:
+  max_attempts: 2
+  retry_delay: 10ms
+  handlers:
+    - {subject: PREFIX.broken, function: public.broken}
+`
+
+const brokenSQL = `
+CREATE FUNCTION public.broken(m jetbox.message) RETURNS json LANGUAGE plpgsql AS $$
+BEGIN
+	RAISE EXCEPTION 'no route to %', m.payload #>> '{}';
+END $$`
+
+const repairedSQL = `
+CREATE OR REPLACE FUNCTION public.broken(m jetbox.message) RETURNS json LANGUAGE sql AS $$ SELECT '{"ok": true}'::json $$`
+
+// succeed runs a command that must succeed and returns what it printed.
+func succeed(t *testing.T, v vars, args ...string) string {
+	t.Helper()
+	code, stdout, stderr := invoke(t, v, args...)
+	if code != exitOK {
+		t.Fatalf("jetbox %s = %d %s", strings.Join(args, " "), code, stderr)
+	}
+	return stdout
+}
+
+// A message fails twice, is a dead letter, is redriven and done: show tells
+// that story in order.
+func TestShow_TellsTheWholeLifeOfAMessage(t *testing.T) {
+	t.Parallel()
+	i := install(t, brokenYAML)
+	v := i.with(nil)
+	rewrite(t, v["JETBOX_CONFIG"], "storage: memory", "storage: memory, duplicate_window: 100ms")
+	execute(t, i.db, brokenSQL)
+	for _, daemon := range []string{"relay", "worker"} {
+		url := launch(t, i.with(nil), daemon).address(t)
+		testenv.Eventually(t, "readiness", func() bool { code, _ := get(t, url+"/readyz"); return code == http.StatusOK })
+	}
+	var sent struct{ ID, Status string }
+	if err := json.Unmarshal([]byte(succeed(t, v, "send", "--json", "--wait", "20s", i.prefix+".broken", `"ada"`)), &sent); err != nil || sent.Status != "dead" {
+		t.Fatalf("send = %+v, %v, want it dead", sent, err)
+	}
+	if got := succeed(t, v, "dead", "list"); !strings.Contains(got, "no route to ada") || !strings.Contains(got, sent.ID) {
+		t.Errorf("dead list = %s, want the error and an example", got)
+	}
+	if got := succeed(t, v, "dead", "show", sent.ID); !strings.Contains(got, `payload "ada"`) || !strings.Contains(got, "attempt 2") {
+		t.Errorf("dead show = %s, want payload and both attempts", got)
+	}
+	execute(t, i.db, repairedSQL)
+	if got := succeed(t, v, "dead", "redrive", "--reason", "no route", "--dry-run"); got != "would redrive 1\n" {
+		t.Errorf("dry run = %q, want one", got)
+	}
+	if got := succeed(t, v, "dead", "redrive", "--reason", "no route"); got != "redrive: 1\n" {
+		t.Errorf("redrive = %q, want one", got)
+	}
+	testenv.Eventually(t, "the end", func() bool {
+		return one[int](t, i.db, `SELECT count(*) FROM jetbox.inbox WHERE message_id = $1`, sent.ID) == 1
+	})
+	var what []string
+	for line := range strings.Lines(succeed(t, v, "show", "--json", sent.ID)) {
+		var m struct{ What string }
+		if err := json.Unmarshal([]byte(line), &m); err != nil {
+			t.Fatal(err)
+		}
+		what = append(what, m.What)
+	}
+	if got, want := strings.Join(what, " "), "inserted published failed failed dead redrive inserted published done"; got != want {
+		t.Errorf("story = %s, want %s", got, want)
+	}
+	if got := succeed(t, v, "show", sent.ID); !strings.Contains(got, " is done\n") || !strings.Contains(got, `result {"ok": true}`) {
+		t.Errorf("show = %s, want the state and the result", got)
+	}
+}
+
+func TestDead_DiscardsOnlyWhatWasChosen(t *testing.T) {
+	t.Parallel()
+	i := install(t, "")
+	execute(t, i.db, `INSERT INTO jetbox.dead_letter (message_id, consumer, subject, payload, reason)
+		SELECT jetbox.uuidv7(), 'worker', 'jobs.' || n % 2, '1', 'order ' || n || ' is broken' FROM generate_series(1, 250) n`)
+	if got := succeed(t, i.with(nil), "dead", "list", "--json"); strings.Count(got, "\n") != 2 || !strings.Contains(got, `"reason":"order N is broken","letters":125`) {
+		t.Errorf("dead list = %s, want two groups", got)
+	}
+	for _, args := range [][]string{{"dead", "discard", "--all"}, {"dead", "discard", "--yes"}, {"dead", "redrive"}, {"dead", "redrive", "x"}} {
+		if code, _, stderr := invoke(t, i.with(nil), args...); code != exitUsage {
+			t.Errorf("jetbox %v = %d %q, want %d", args, code, stderr, exitUsage)
+		}
+	}
+	if got := succeed(t, i.with(nil), "dead", "discard", "--subject", "jobs.1", "--yes"); got != "discard: 125\n" {
+		t.Errorf("discard = %q, want 125", got)
+	}
+	if n := one[int](t, i.db, `SELECT count(*) FROM jetbox.dead_letter WHERE subject = 'jobs.0'`); n != 125 {
+		t.Errorf("%d letters are left, want 125", n)
+	}
+}
+
+// More letters than one batch that no outbox takes do not hide the good one.
+func TestDead_RedrivesWhatComesAfterManyRefusals(t *testing.T) {
+	t.Parallel()
+	i := install(t, "")
+	execute(t, i.db, `INSERT INTO jetbox.dead_letter (message_id, consumer, subject, payload, reason, died_at)
+		SELECT jetbox.uuidv7(), 'worker', CASE n WHEN 0 THEN 'jobs.a' ELSE 'jobs. a' END, '1', 'broken', now() - (n + 1) * interval '1 hour'
+		FROM generate_series(0, 120) n`)
+	if got := succeed(t, i.with(nil), "dead", "redrive", "--all"); got != "redrive: 1\n" {
+		t.Errorf("redrive = %q, want the good one", got)
+	}
+}
+
+func TestSchedule_ListsAndCancels(t *testing.T) {
+	t.Parallel()
+	i := install(t, "")
+	var sent struct{ ID, Status string }
+	if err := json.Unmarshal([]byte(succeed(t, i.with(nil), "send", "--json", "--in", "1h", "jobs.a", "1")), &sent); err != nil || sent.Status != "scheduled" {
+		t.Fatalf("send = %+v, %v, want it scheduled", sent, err)
+	}
+	if got := succeed(t, i.with(nil), "schedule", "list"); !strings.Contains(got, sent.ID) {
+		t.Errorf("schedule list = %s, want %s", got, sent.ID)
+	}
+	succeed(t, i.with(nil), "schedule", "cancel", sent.ID)
+	if code, _, stderr := invoke(t, i.with(nil), "schedule", "cancel", sent.ID); code != exitFailure || !strings.Contains(stderr, "is not scheduled") {
+		t.Errorf("schedule cancel = %d %q, want %d", code, stderr, exitFailure)
+	}
+	if got := succeed(t, i.with(nil), "show", sent.ID); !strings.Contains(got, "is cancelled") {
+		t.Errorf("show = %s, want cancelled", got)
+	}
+}
+
+func TestSend_NamesTheRuleThatAMessageBreaks(t *testing.T) {
+	t.Parallel()
+	i := install(t, "")
+	for want, args := range map[string][]string{
+		"subject_is_1_to_16_tokens": {"send", "jobs.>", "1"},
+		"is not JSON":               {"send", "jobs.a", "{"},
+		"headers_has_no_nats":       {"send", "--header", "Nats-Rollup=all", "jobs.a", "1"},
+	} {
+		if code, _, stderr := invoke(t, i.with(nil), args...); code != exitUsage || !strings.Contains(stderr, want) {
+			t.Errorf("jetbox %v = %d %q, want %d and %q", args, code, stderr, exitUsage, want)
+		}
+	}
+}
+
+func TestReplay_PublishesAgainWhatItCounted(t *testing.T) {
+	t.Parallel()
+	i := install(t, "")
+	url := launch(t, i.with(nil), "relay").address(t)
+	testenv.Eventually(t, "readiness", func() bool { code, _ := get(t, url+"/readyz"); return code == http.StatusOK })
+	execute(t, i.db, `INSERT INTO jetbox.outbox (subject, payload) SELECT $1, '1' FROM generate_series(1, 5)`, i.prefix+".a")
+	testenv.Eventually(t, "five published", func() bool { return one[int](t, i.db, `SELECT sum(n) FROM jetbox.relay_batch`) == 5 })
+	if code, _, stderr := invoke(t, i.with(nil), "replay", "--since", "1h"); code != exitUsage || !strings.Contains(stderr, "add --yes") {
+		t.Errorf("replay = %d %q, want %d", code, stderr, exitUsage)
+	}
+	if code, _, stderr := invoke(t, i.with(nil), "replay", "--yes", "--since", "1h", "--batch", "1"); code != exitUsage || !strings.Contains(stderr, "exactly one") {
+		t.Errorf("replay = %d %q, want %d", code, stderr, exitUsage)
+	}
+	for _, flag := range []string{"--dry-run", "--yes"} {
+		var r outbox.Replay
+		if err := json.Unmarshal([]byte(succeed(t, i.with(nil), "replay", "--json", "--since", "1h", flag)), &r); err != nil || r.Messages != 5 {
+			t.Errorf("replay %s = %+v, %v, want five messages", flag, r, err)
+		}
+	}
+	testenv.Eventually(t, "five more", func() bool { return one[int](t, i.db, `SELECT sum(n) FROM jetbox.relay_batch`) == 10 })
+}
+
+func TestPause_HoldsMessagesBackUntilResume(t *testing.T) {
+	t.Parallel()
+	i := install(t, shoutYAML)
+	execute(t, i.db, shoutSQL)
+	if code, _, stderr := invoke(t, i.with(nil), "pause", "--consumer", "nobody"); code != exitUsage || !strings.Contains(stderr, "no consumer nobody") {
+		t.Errorf("pause = %d %q, want %d", code, stderr, exitUsage)
+	}
+	for _, daemon := range []string{"relay", "worker"} {
+		url := launch(t, i.with(nil), daemon).address(t)
+		testenv.Eventually(t, "readiness", func() bool { code, _ := get(t, url+"/readyz"); return code == http.StatusOK })
+	}
+	succeed(t, i.with(nil), "pause")
+	var sent struct{ ID, Status string }
+	text := succeed(t, i.with(nil), "send", "--json", "--wait", "500ms", i.prefix+".shout", `"x"`)
+	if err := json.Unmarshal([]byte(text), &sent); err != nil || sent.Status == "done" {
+		t.Fatalf("send = %s, %v, want it held back", text, err)
+	}
+	succeed(t, i.with(nil), "resume")
+	testenv.Eventually(t, "the end", func() bool {
+		return strings.Contains(succeed(t, i.with(nil), "show", sent.ID), "is done")
+	})
+}
+
+func TestShow_OfAnUnknownMessageSaysSo(t *testing.T) {
+	t.Parallel()
+	i := install(t, "")
+	if code, _, stderr := invoke(t, i.with(nil), "show", uuid.NewString()); code != exitFailure || !strings.Contains(stderr, "no table knows") {
+		t.Errorf("show = %d %q, want %d", code, stderr, exitFailure)
+	}
+	if code, _, stderr := invoke(t, vars{"DATABASE_URL": somewhere}, "show", "17"); code != exitUsage || !strings.Contains(stderr, "is not a message's ID") {
+		t.Errorf("show = %d %q, want %d", code, stderr, exitUsage)
+	}
+	if code, _, stderr := invoke(t, vars{"JETBOX_DATA_DIR": filepath.Join(t.TempDir(), "x")}, "dead", "list"); code != exitUsage || !strings.Contains(stderr, "no jetbox up runs") {
+		t.Errorf("dead list = %d %q, want %d", code, stderr, exitUsage)
+	}
+}
+
+// rewrite replaces text in a file.
+func rewrite(t *testing.T, path, from, to string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(strings.Replace(string(text), from, to, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/jetboxhq/jetbox/internal/operator"
+	"github.com/jetboxhq/jetbox/outbox"
+)
+
+type sendCommand struct {
+	operatorFlags
+	Subject string            `arg:"" help:"Such as jobs.email."`
+	Payload string            `arg:"" help:"JSON."`
+	Key     string            `help:"Ordering key."`
+	Header  map[string]string `help:"NAME=VALUE; may be given several times."`
+	In      time.Duration     `help:"Not now but this much later, such as 90s."`
+	Wait    time.Duration     `help:"Wait so long for the end, and show it."`
+}
+
+func (c sendCommand) Run(ctx context.Context, w world) error {
+	if !json.Valid([]byte(c.Payload)) {
+		return mistakes{errors.New("the payload is not JSON: in a shell, quote it like '{\"to\": \"ada\"}'")}
+	}
+	return c.with(ctx, w, func(conn *pgx.Conn) error {
+		at := time.Now().Add(c.In)
+		m := outbox.Message{ID: outbox.NewID(at), Subject: c.Subject, Key: c.Key, Headers: c.Header, Payload: json.RawMessage(c.Payload)}
+		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			if c.In > 0 {
+				return outbox.Schedule(ctx, tx, at, m)
+			}
+			return outbox.Enqueue(ctx, tx, m)
+		})
+		if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "23514" {
+			return mistakes{fmt.Errorf("the outbox refuses the message: %s", e.ConstraintName)}
+		}
+		if err != nil {
+			return err
+		}
+		return c.report(ctx, w, conn, m.ID)
+	})
+}
+
+// report shows the message's status, at its end if that is waited for.
+func (c sendCommand) report(ctx context.Context, w world, conn *pgx.Conn, id uuid.UUID) error {
+	deadline := time.Now().Add(c.Wait)
+	s, err := operator.ReadStatus(ctx, conn, id)
+	for err == nil && !s.Ended() && time.Now().Before(deadline) && sleep(ctx, 50*time.Millisecond) {
+		s, err = operator.ReadStatus(ctx, conn, id)
+	}
+	if err != nil {
+		return err
+	}
+	return show(c.operatorFlags, w, "ID\tSTATUS\tRESULT", []operator.Status{s}, func(s operator.Status) string {
+		text := string(s.Result)
+		if s.Reason != nil {
+			text = *s.Reason
+		}
+		return fmt.Sprintf("%s\t%s\t%s", s.ID, s.Status, text)
+	})
+}
