@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -124,7 +125,7 @@ func TestHandler_EndsAnEndlessBody(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	fmt.Fprint(conn, "POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+	send(t, conn, "POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
 	chunk := "10000\r\n" + strings.Repeat(" ", 0x10000) + "\r\n"
 	go func() {
 		for range 64 { // 4 MiB; the server closes before
@@ -150,7 +151,7 @@ func TestHandler_RefusesSmuggling(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	fmt.Fprint(conn, "POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n")
+	send(t, conn, "POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n")
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil || res.StatusCode != http.StatusBadRequest {
 		t.Errorf("answer = %v, %v, want 400", res, err)
@@ -261,5 +262,12 @@ func TestDocument_IsWhatTheHandlersAnswer(t *testing.T) {
 	if d := s.do("GET", "/docs", ""); d.code != 200 || !strings.Contains(d.body, "POST /jobs") || strings.Contains(d.body, "<script") ||
 		!strings.Contains(d.header.Get("Content-Security-Policy"), "default-src 'none'") {
 		t.Errorf("docs = %d %s, want a page without scripts", d.code, d.header)
+	}
+}
+
+func send(t *testing.T, to io.Writer, text string) {
+	t.Helper()
+	if _, err := io.WriteString(to, text); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -82,7 +82,7 @@ func asProblem(_ huma.Context, _ string, v any) (any, error) {
 		p.Code, p.Detail = "internal", "the request's ID is in the log"
 	}
 	for _, d := range e.Errors {
-		p.at(d.Location, d.Message)
+		p = p.at(d.Location, d.Message)
 	}
 	return p, nil
 }

@@ -70,9 +70,11 @@ func (g *growth) measure(ctx context.Context, held bool) error {
 		return err
 	}
 	s := summarize(g.Config, rounds)
-	result := GrowResult{Bench: "grow", History: g.rows, Held: held, Rate: s.Rate, LimitRate: s.LimitRate,
+	result := GrowResult{
+		Bench: "grow", History: g.rows, Held: held, Rate: s.Rate, LimitRate: s.LimitRate,
 		Ratio: s.Ratio, DeadTuples: s.DeadTuples,
-		Rates: each(rounds, func(r relayRound) float64 { return round(r.rate, 0) })}
+		Rates: each(rounds, func(r relayRound) float64 { return round(r.rate, 0) }),
+	}
 	if g.first == nil {
 		g.first = &result
 	}

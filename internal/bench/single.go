@@ -22,7 +22,8 @@ func startSingle(ctx context.Context, l *lab, s jetstream.Stream) (func(context.
 		return nil, err
 	}
 	consumer, err := s.CreateConsumer(ctx, jetstream.ConsumerConfig{
-		Durable: "single", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 5000})
+		Durable: "single", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 5000,
+	})
 	if err != nil {
 		db.Close()
 		return nil, fmt.Errorf("create consumer: %w", err)

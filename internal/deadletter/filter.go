@@ -26,8 +26,10 @@ const filterSQL = ` (@ids::uuid[] IS NULL OR message_id = ANY (@ids))
 	AND (@before::timestamptz IS NULL OR died_at < @before)`
 
 func (f Filter) args() pgx.StrictNamedArgs {
-	args := pgx.StrictNamedArgs{"ids": nil, "consumer": f.Consumer, "subject": f.Subject, "reason": f.Reason, "before": nil,
-		"except": append([]uuid.UUID{}, f.Except...)} // not NULL, which nothing differs from
+	args := pgx.StrictNamedArgs{
+		"ids": nil, "consumer": f.Consumer, "subject": f.Subject, "reason": f.Reason, "before": nil,
+		"except": append([]uuid.UUID{}, f.Except...),
+	} // not NULL, which nothing differs from
 	if len(f.IDs) > 0 {
 		args["ids"] = f.IDs
 	}

@@ -58,8 +58,16 @@ func (p *Process) Kill() error {
 	if err := p.Signal(os.Kill); err != nil {
 		return err
 	}
-	_ = <-p.ended // killed, as was asked
+	_ = p.bury(<-p.ended) // killed, as was asked
+	return nil
+}
+
+// bury notes that the process has ended, with err.
+func (p *Process) bury(err error) error {
 	p.cmd = nil
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.Name, err)
+	}
 	return nil
 }
 
@@ -72,11 +80,7 @@ func (p *Process) Stop() error {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // an end that came first is seen below
 	select {
 	case err := <-p.ended:
-		p.cmd = nil
-		if err != nil {
-			return fmt.Errorf("%s: %w", p.Name, err)
-		}
-		return nil
+		return p.bury(err)
 	case <-time.After(30 * time.Second):
 		return errors.Join(fmt.Errorf("%s does not stop", p.Name), p.Kill())
 	}
