@@ -9,6 +9,7 @@ import (
 	// result: the go command does not see what go list reads.
 	_ "github.com/jetboxhq/jetbox/inbox"
 	_ "github.com/jetboxhq/jetbox/internal/api"
+	_ "github.com/jetboxhq/jetbox/internal/bench"
 	_ "github.com/jetboxhq/jetbox/internal/config"
 	_ "github.com/jetboxhq/jetbox/internal/daemon"
 	_ "github.com/jetboxhq/jetbox/internal/deadletter"
@@ -43,6 +44,7 @@ var arrows = map[string]string{
 	"internal/telemetry":  "",
 	"internal/localenv":   "",
 	"internal/config":     "internal/streams",
+	"internal/bench":      "inbox internal/deadletter internal/localenv internal/natsconn internal/streams internal/wire migrations outbox",
 	"internal/demo":       "internal/localenv internal/process internal/proxy migrations",
 	"internal/api":        "inbox internal/deadletter internal/operator internal/streams internal/wire outbox",
 	"internal/operator":   "inbox internal/deadletter internal/streams internal/wire outbox",

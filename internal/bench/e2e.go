@@ -31,7 +31,7 @@ type SaturationResult struct {
 }
 
 func (r SaturationResult) String() string {
-	return fmt.Sprintf("e2e, %d inserts a transaction on %d connections: %s effects/s; %s effects, %d doubled",
+	return fmt.Sprintf("e2e, INSERTs of %d a transaction on %d connections: %s effects/s; %s effects, %d doubled",
 		r.PerTransaction, r.Connections, count(r.Rate), count(float64(r.Effects)), r.Doubled)
 }
 

@@ -13,8 +13,10 @@ import (
 )
 
 // effectSQL is what every handler writes to: a table with a primary key, which
-// is not the message's ID, so that a doubled effect shows.
+// is not the message's ID, so that a doubled effect shows. Each round begins
+// with empty tables.
 const effectSQL = `
+TRUNCATE jetbox.inbox;
 DROP TABLE IF EXISTS public.effect, public.processed CASCADE;
 CREATE TABLE public.effect (
 	id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

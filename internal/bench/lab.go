@@ -81,7 +81,7 @@ func (l *lab) openDir(context.Context) (err error) {
 
 func (l *lab) openPostgres(ctx context.Context) error {
 	if l.Database != nil {
-		l.config, l.postgres = l.Database.Copy(), "yours"
+		l.config, l.postgres = l.Database.Copy(), "not ours"
 		return nil
 	}
 	l.Say("starting a private Postgres")

@@ -18,7 +18,7 @@ func (l *lab) machine(ctx context.Context) ([]string, error) {
 	if err := l.db.QueryRow(ctx, settingsSQL).Scan(&version, &fsync, &synchronous, &buffers, &wal); err != nil {
 		return nil, fmt.Errorf("read settings: %w", err)
 	}
-	sync := "yours"
+	sync := "not ours"
 	if l.NATS == nil {
 		sync = "embedded, sync_interval 2m, the server's default"
 		if l.SyncAlways {
@@ -26,11 +26,11 @@ func (l *lab) machine(ctx context.Context) ([]string, error) {
 		}
 	}
 	return []string{
-		fmt.Sprintf("machine: %s, %d cores, %s/%s", processor(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH),
+		fmt.Sprintf("machine: %s, %d cores, %s/%s, shared by all that is private or embedded", processor(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH),
 		fmt.Sprintf("postgres: %s (%s), fsync %s, synchronous_commit %s, shared_buffers %s, max_wal_size %s",
 			version, l.postgres, fsync, synchronous, buffers, wal),
 		fmt.Sprintf("nats: %s (%s), stream on file, one replica", l.nc.ConnectedServerVersion(), sync),
-		fmt.Sprintf("median of %d rounds; all servers and clients share the machine", l.Rounds),
+		fmt.Sprintf("medians of %d rounds", l.Rounds),
 	}, nil
 }
 
