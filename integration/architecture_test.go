@@ -14,6 +14,7 @@ import (
 	_ "github.com/jetboxhq/jetbox/internal/daemon"
 	_ "github.com/jetboxhq/jetbox/internal/deadletter"
 	_ "github.com/jetboxhq/jetbox/internal/demo"
+	_ "github.com/jetboxhq/jetbox/internal/doctor"
 	_ "github.com/jetboxhq/jetbox/internal/localenv"
 	_ "github.com/jetboxhq/jetbox/internal/natsconn"
 	_ "github.com/jetboxhq/jetbox/internal/operator"
@@ -47,6 +48,7 @@ var arrows = map[string]string{
 	"internal/bench":      "inbox internal/deadletter internal/localenv internal/natsconn internal/streams internal/wire migrations outbox",
 	"internal/demo":       "internal/localenv internal/process internal/proxy migrations",
 	"internal/api":        "inbox internal/deadletter internal/operator internal/streams internal/wire outbox",
+	"internal/doctor":     "inbox internal/deadletter internal/streams internal/wire",
 	"internal/operator":   "inbox internal/deadletter internal/streams internal/wire outbox",
 	"integration/testenv": "internal/localenv migrations",
 	"examples/worker":     "inbox internal/deadletter internal/streams internal/wire",

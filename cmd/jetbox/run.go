@@ -41,6 +41,7 @@ type cli struct {
 	Replay   replayCommand   `cmd:"" help:"Publish again what the outbox still holds. Example: jetbox replay --since 1h --dry-run"`
 	Pause    pauseCommand    `cmd:"" help:"Hold a consumer's messages back, in the broker. Example: jetbox pause --for 10m"`
 	Resume   resumeCommand   `cmd:"" help:"Let a consumer go on."`
+	Doctor   doctorCommand   `cmd:"" help:"Look for what is wrong before it does harm: exit code 0, 1 (warnings) or 2 (errors)."`
 	Migrate  migrateCommand  `cmd:"" help:"Bring a database to the schema this binary needs, or look."`
 	Version  versionCommand  `cmd:"" help:"Show what this binary is."`
 }

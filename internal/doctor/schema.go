@@ -1,0 +1,98 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// lines turns each row of a query, one text, into a finding.
+func lines(ctx context.Context, conn *pgx.Conn, step, sql string, finding func(text string) Finding) ([]Finding, error) {
+	rows, err := conn.Query(ctx, sql)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", step, err)
+	}
+	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Finding, error) {
+		var text string
+		err := row.Scan(&text)
+		return finding(text), err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", step, err)
+	}
+	return found, nil
+}
+
+const sequenceSQL = `
+SELECT seqcache::text FROM pg_sequence WHERE seqrelid = 'jetbox.outbox_id_seq'::regclass AND (seqcache <> 1 OR seqincrement <> 1 OR seqcycle)`
+
+func sequence(ctx context.Context, conn *pgx.Conn, _ Config) ([]Finding, error) {
+	return lines(ctx, conn, "sequence", sequenceSQL, func(cache string) Finding {
+		return Finding{Error, "sequence_cache", "jetbox.outbox_id_seq was altered (cache " + cache + "): messages of one key can be published out of order",
+			"ALTER SEQUENCE jetbox.outbox_id_seq INCREMENT 1 CACHE 1 NO CYCLE"}
+	})
+}
+
+// triggersSQL lists the outbox's triggers that are gone or turned off.
+const triggersSQL = `
+SELECT w.name FROM (VALUES ('ring_doorbell'), ('default_message_id')) AS w (name)
+LEFT JOIN pg_trigger t ON t.tgrelid = 'jetbox.outbox'::regclass AND t.tgname = w.name
+WHERE t.tgenabled IS NULL OR t.tgenabled = 'D'`
+
+func triggers(ctx context.Context, conn *pgx.Conn, _ Config) ([]Finding, error) {
+	return lines(ctx, conn, "triggers", triggersSQL, func(name string) Finding {
+		return Finding{Error, "trigger", "trigger " + name + " of jetbox.outbox is off or gone", "ALTER TABLE jetbox.outbox ENABLE TRIGGER " + name}
+	})
+}
+
+// indexesSQL lists children of the ring that lack one of their two indexes.
+const indexesSQL = `
+SELECT format('jetbox.outbox_%s (%s)', n, kind)
+FROM generate_series(0, 7) n, (VALUES ('btree'), ('brin')) AS k (kind)
+WHERE NOT EXISTS (
+	SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
+	WHERE i.indrelid = to_regclass('jetbox.outbox_' || n) AND i.indisvalid AND a.amname = kind)`
+
+func indexes(ctx context.Context, conn *pgx.Conn, _ Config) ([]Finding, error) {
+	return lines(ctx, conn, "indexes", indexesSQL, func(place string) Finding {
+		return Finding{Error, "index", "an index is missing: " + place + ": the relay reads the whole table at each poll",
+			"make it as migration 00003_outbox.sql does: btree on (xid), brin on (id, message_id)"}
+	})
+}
+
+// partitionsSQL finds an inbox whose last partition ends within three days.
+const partitionsSQL = `
+SELECT coalesce((max(w) + 7)::text, 'never') FROM jetbox.inbox_weeks() w
+HAVING coalesce(max(w) + 7, '-infinity') < (now() AT TIME ZONE 'UTC')::date + 3`
+
+func partitions(ctx context.Context, conn *pgx.Conn, _ Config) ([]Finding, error) {
+	return lines(ctx, conn, "partitions", partitionsSQL, func(end string) Finding {
+		return Finding{Error, "inbox_partitions", "the inbox has partitions until " + end + ": after that workers take no message",
+			"start a worker, or run SELECT * FROM jetbox.maintain_inbox('14 days', '14 days')"}
+	})
+}
+
+// privilegesSQL lists what this role may not do and relay and worker must.
+const privilegesSQL = `
+SELECT format('%s ON %s', need, relation)
+FROM (VALUES
+	('jetbox.outbox', 'SELECT'), ('jetbox.outbox', 'INSERT'), ('jetbox.outbox_0', 'TRUNCATE'),
+	('jetbox.relay_batch', 'SELECT'), ('jetbox.relay_batch', 'INSERT'), ('jetbox.relay_batch', 'DELETE'),
+	('jetbox.relay_lease', 'SELECT'), ('jetbox.relay_lease', 'UPDATE'),
+	('jetbox.scheduled', 'SELECT'), ('jetbox.scheduled', 'UPDATE'), ('jetbox.scheduled', 'DELETE'),
+	('jetbox.dead_letter', 'SELECT'), ('jetbox.dead_letter', 'INSERT'), ('jetbox.dead_letter', 'UPDATE'),
+	('jetbox.inbox', 'SELECT'), ('jetbox.inbox', 'INSERT'),
+	('jetbox.failed_attempt', 'SELECT'), ('jetbox.failed_attempt', 'INSERT'), ('jetbox.failed_attempt', 'DELETE')
+) AS p (relation, need)
+WHERE NOT has_table_privilege(relation, need)
+UNION ALL
+SELECT 'EXECUTE ON FUNCTION ' || f FROM (VALUES
+	('jetbox.maintain_inbox(interval, interval)'), ('jetbox.summarize_outbox(int)')) AS f (f)
+WHERE NOT has_function_privilege(f, 'EXECUTE')`
+
+func privileges(ctx context.Context, conn *pgx.Conn, _ Config) ([]Finding, error) {
+	return lines(ctx, conn, "privileges", privilegesSQL, func(grant string) Finding {
+		return Finding{Error, "privilege", "this role may not " + grant, "GRANT " + grant + " TO " + pgx.Identifier{conn.Config().User}.Sanitize()}
+	})
+}
