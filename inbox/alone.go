@@ -102,27 +102,42 @@ func (s *session) attemptAlone(ctx context.Context, d *delivery) error {
 func (s *session) perform(ctx context.Context, d *delivery) error {
 	if d.handler.call == nil {
 		return s.blame(ctx, func() error {
-			return s.commitAlone(ctx, d, func(tx pgx.Tx) error {
-				return s.runHandler(ctx, tx, d.handler, []*delivery{d})
+			return s.commitAlone(ctx, d, func(tx pgx.Tx) (*string, error) {
+				return s.runAlone(ctx, d, func(call caller, own []*delivery) error {
+					return runHandler(call, tx, d.handler, own)
+				})
 			})
 		})
 	}
-	err := protect(ctx, s.cfg.HandlerTimeout, func(ctx context.Context) error {
-		return d.handler.call(ctx, d)
+	result, err := s.runAlone(ctx, d, func(call caller, own []*delivery) error {
+		return call(func(ctx context.Context) error { return d.handler.call(ctx, own[0]) })
 	})
 	if err != nil {
 		return err
 	}
 	// Its effects are out already: an error here must not call it again.
 	return s.insist(ctx, func() error {
-		return s.commitAlone(ctx, d, func(pgx.Tx) error { return nil })
+		return s.commitAlone(ctx, d, func(pgx.Tx) (*string, error) { return result, nil })
+	})
+}
+
+// runAlone gives run a copy of d, decoded anew: an earlier attempt may have
+// changed the payload. It returns the result.
+func (s *session) runAlone(ctx context.Context, d *delivery, run func(caller, []*delivery) error) (*string, error) {
+	own := copies([]*delivery{d})
+	return protect(ctx, s.cfg.HandlerTimeout, func(call caller) (_ *string, err error) {
+		if own[0].payload, err = d.handler.decode(own[0]); err != nil {
+			return nil, Permanent(err)
+		}
+		err = run(call, own)
+		return own[0].result, err
 	})
 }
 
 // commitAlone commits fn's effects with d's ID and result.
-func (s *session) commitAlone(ctx context.Context, d *delivery, fn func(pgx.Tx) error) error {
-	return inTx(ctx, s.db, nil, func(tx pgx.Tx) error {
-		if err := fn(tx); err != nil {
+func (s *session) commitAlone(ctx context.Context, d *delivery, fn func(pgx.Tx) (*string, error)) error {
+	return inTx(ctx, s.db, nil, func(tx pgx.Tx) (err error) {
+		if d.result, err = fn(tx); err != nil {
 			return err
 		}
 		if err := record(ctx, tx, s.cfg.Consumer, []*delivery{d}); err != nil {

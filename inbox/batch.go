@@ -126,13 +126,13 @@ func (s *session) together(ctx context.Context, ds []*delivery) (slow []*deliver
 	}
 	start := time.Now()
 	var k known
-	var ran []*delivery
+	var r round
 	err = s.untilBegun(ctx, func() error {
 		return inTx(ctx, s.db,
 			func(b *pgx.Batch) { k = askKnown(b, s.cfg.Consumer, ds) },
 			func(tx pgx.Tx) (err error) {
 				_, _, rest := k.split(ds)
-				ran, slow, err = s.runSome(ctx, tx, rest)
+				r, err = s.runSome(ctx, tx, rest)
 				return err
 			})
 	})
@@ -140,32 +140,42 @@ func (s *session) together(ctx context.Context, ds []*delivery) (slow []*deliver
 		s.metrics.rollbacks.Inc()
 		return nil, s.apart(ctx, ds, err)
 	}
-	s.metrics.committed(ran, time.Since(start))
-	for _, d := range ran {
+	s.metrics.committed(r.ran, time.Since(start))
+	for _, d := range r.ran {
 		s.ack(ctx, d, outcomeCommitted)
 	}
 	done, dead, _ := k.split(ds)
-	return slow, s.settleKnown(ctx, done, dead)
+	return r.slow, s.settleKnown(ctx, done, dead)
 }
 
+// round is what became of a batch in its transaction.
+type round struct{ ran, slow []*delivery }
+
 // runSome runs and records ds, until it has taken batchTime or the worker
-// stops.
-func (s *session) runSome(ctx context.Context, tx pgx.Tx, ds []*delivery) (ran, slow []*delivery, err error) {
+// stops. What it returns are copies.
+func (s *session) runSome(ctx context.Context, tx pgx.Tx, ds []*delivery) (round, error) {
+	if len(ds) == 0 {
+		return round{}, nil
+	}
 	start := time.Now()
-	for _, g := range plan(ds) {
-		if len(ran) > 0 && (time.Since(start) > batchTime || s.isStopping()) {
-			slow = append(slow, g.ds...)
-			continue
+	own := copies(ds)
+	r, err := protect(ctx, s.cfg.HandlerTimeout, func(call caller) (r round, err error) {
+		for _, g := range plan(own) {
+			if len(r.ran) > 0 && (time.Since(start) > batchTime || s.isStopping()) {
+				r.slow = append(r.slow, g.ds...)
+				continue
+			}
+			if err := runHandler(call, tx, g.handler, g.ds); err != nil {
+				return round{}, err
+			}
+			r.ran = append(r.ran, g.ds...)
 		}
-		if err := s.runHandler(ctx, tx, g.handler, g.ds); err != nil {
-			return nil, nil, err
-		}
-		ran = append(ran, g.ds...)
+		return r, nil
+	})
+	if err != nil {
+		return round{}, err
 	}
-	if len(ran) == 0 {
-		return nil, nil, nil
-	}
-	return ran, slow, record(ctx, tx, s.cfg.Consumer, ran)
+	return r, record(ctx, tx, s.cfg.Consumer, r.ran)
 }
 
 // apart settles the messages of a transaction that failed with err. If there
@@ -185,10 +195,8 @@ func (s *session) apart(ctx context.Context, ds []*delivery, err error) error {
 const batchTime = 250 * time.Millisecond
 
 // runHandler calls h within tx, and checks how it leaves the transaction.
-func (s *session) runHandler(ctx context.Context, tx pgx.Tx, h *Handler, ds []*delivery) error {
-	err := protect(ctx, s.cfg.HandlerTimeout, func(ctx context.Context) error {
-		return h.inTransaction(ctx, handlerTx{tx}, ds)
-	})
+func runHandler(call caller, tx pgx.Tx, h *Handler, ds []*delivery) error {
+	err := call(func(ctx context.Context) error { return h.inTransaction(ctx, handlerTx{tx}, ds) })
 	if err != nil {
 		return err
 	}

@@ -79,6 +79,18 @@ func (d *delivery) id() pgtype.UUID {
 
 func (d *delivery) redelivered() bool { return d.meta.NumDelivered > 1 }
 
+// copies returns a copy of each of ds for a handler's goroutine, which may be
+// left behind with it while another attempt goes on.
+func copies(ds []*delivery) []*delivery {
+	all := make([]delivery, len(ds))
+	own := make([]*delivery, len(ds))
+	for i, d := range ds {
+		all[i] = *d
+		own[i] = &all[i]
+	}
+	return own
+}
+
 // redelivered returns those of ds that are not their message's first.
 func redelivered(ds []*delivery) (again []*delivery) {
 	for _, d := range ds {

@@ -172,27 +172,39 @@ func TestWorker_LeavesAHandlerThatIgnoresItsContext(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	id := e.publish("n", "bad")
+	for range 3 {
+		e.publish("n", "good")
+	}
 	cfg := e.config()
-	cfg.HandlerTimeout, cfg.MaxAttempts, cfg.Concurrency = 50*time.Millisecond, 2, 1
+	cfg.HandlerTimeout, cfg.MaxAttempts, cfg.Concurrency = 200*time.Millisecond, 2, 1
 	release := make(chan struct{})
 	zombies := make(chan error, 10)
-	e.start(cfg, failing(e, func(_ context.Context, tx pgx.Tx, m inbox.Message[[]byte]) error {
-		<-release
-		_, err := tx.Exec(context.Background(), effectSQL, m.ID, "zombie")
-		zombies <- err
-		return nil
+	var good, bad atomic.Int32
+	stop := e.start(cfg, inbox.HandleTx(e.subject("n"), func(ctx context.Context, tx pgx.Tx, m inbox.Message[[]byte]) (none, error) {
+		if string(m.Payload) == "bad" {
+			bad.Add(1)
+			<-release
+			_, err := tx.Exec(context.Background(), effectSQL, m.ID, "zombie")
+			zombies <- err
+			return none{}, nil
+		}
+		good.Add(1)
+		_, err := tx.Exec(ctx, effectSQL, m.ID, "")
+		return none{}, err
 	}))
 	e.eventuallySettled()
-	contains(t, "reason", e.letter(id).Reason, "ignored its context")
-	e.publish("n", "good")
-	e.eventuallySettled()
+	contains(t, "reason", e.letter(id).Reason, "attempt 2 of 2", "ignored its context")
+	stop()
 	close(release)
-	for range 2 {
+	for range bad.Load() {
 		if err := <-zombies; err == nil {
 			t.Error("a handler that was abandoned could still write")
 		}
 	}
-	e.wantEffects(1)
+	e.wantEffects(3)
+	if good.Load() != 3 {
+		t.Errorf("the others ran %d times, want 3: one left behind has gone on", good.Load())
+	}
 }
 
 func TestWorker_BuriesWhatItCannotHandle(t *testing.T) {

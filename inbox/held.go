@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // held is the deliveries in hand: their number bounds what is asked of the
@@ -14,7 +16,7 @@ type held struct {
 	freed    chan struct{} // has a value after a delivery was settled
 
 	mu    sync.Mutex
-	all   map[*delivery]struct{}
+	all   map[jetstream.Msg]*delivery
 	bytes int
 }
 
@@ -27,13 +29,13 @@ const (
 
 func newHeld(limit int) *held {
 	return &held{limit: limit, maxBytes: maxHeldBytes,
-		freed: make(chan struct{}, 1), all: make(map[*delivery]struct{}, limit)}
+		freed: make(chan struct{}, 1), all: make(map[jetstream.Msg]*delivery, limit)}
 }
 
 func (h *held) add(d *delivery) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.all[d] = struct{}{}
+	h.all[d.msg] = d
 	h.bytes += len(d.msg.Data())
 }
 
@@ -41,10 +43,10 @@ func (h *held) add(d *delivery) {
 func (h *held) remove(d *delivery) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if _, ok := h.all[d]; !ok {
+	if _, ok := h.all[d.msg]; !ok {
 		return false
 	}
-	delete(h.all, d)
+	delete(h.all, d.msg)
 	h.bytes -= len(d.msg.Data())
 	select {
 	case h.freed <- struct{}{}:
@@ -92,7 +94,7 @@ func (h *held) list() []*delivery {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	ds := make([]*delivery, 0, len(h.all))
-	for d := range h.all {
+	for _, d := range h.all {
 		ds = append(ds, d)
 	}
 	return ds

@@ -19,36 +19,52 @@ var (
 // deafness is how long a handler may run on after its context is done.
 const deafness = 2 * time.Second
 
-// protect runs fn for at most limit. It runs on a goroutine of its own, so that
-// a panic and a Goexit end as errors and a fn deaf to its context can be left
-// behind; that one goroutine then lives until fn returns.
-func protect(ctx context.Context, limit time.Duration, fn func(context.Context) error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, errHandlerTimeout)
-	defer cancel()
-	done := make(chan error, 1)
+// caller calls a handler with a context of its own.
+type caller func(handler func(context.Context) error) error
+
+// protect runs fn, which calls handlers through its caller, each for at most
+// limit. fn has a goroutine of its own, so that a panic and a Goexit end as
+// errors, and so that it can be left behind when a handler is deaf to its
+// context. That goroutine then lives until the handler returns, so fn may write
+// nothing that its caller reads: what it has to say it returns.
+func protect[T any](ctx context.Context, limit time.Duration, fn func(caller) (T, error)) (T, error) {
+	ctx, leave := context.WithCancel(ctx)
+	defer leave() // what is left behind calls no other handler
+	grace := min(limit, deafness)
+	patience := time.NewTimer(limit + grace)
+	defer patience.Stop()
+	defer context.AfterFunc(ctx, func() { patience.Reset(grace) })()
+	ended := make(chan outcome[T], 1)
 	go func() {
-		err := errGoexit
+		o := outcome[T]{err: errGoexit}
 		defer func() {
 			if v := recover(); v != nil {
-				err = panicError(v)
+				o.err = panicError(v)
 			}
-			done <- err
+			ended <- o
 		}()
-		err = fn(ctx)
+		o.value, o.err = fn(func(handler func(context.Context) error) error {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			patience.Reset(limit + grace)
+			ctx, cancel := context.WithTimeoutCause(ctx, limit, errHandlerTimeout)
+			defer cancel()
+			return timedOut(ctx, limit, handler(ctx))
+		})
 	}()
+	var deaf T
 	select {
-	case err := <-done:
-		return timedOut(ctx, limit, err)
-	case <-ctx.Done():
-	}
-	patience := time.NewTimer(min(limit, deafness))
-	defer patience.Stop()
-	select {
-	case err := <-done:
-		return timedOut(ctx, limit, err)
+	case o := <-ended:
+		return o.value, o.err
 	case <-patience.C:
-		return timedOut(ctx, limit, errDeaf)
+		return deaf, fmt.Errorf("%w after %v: %w", errHandlerTimeout, limit, errDeaf)
 	}
+}
+
+type outcome[T any] struct {
+	value T
+	err   error
 }
 
 // timedOut names the timer behind err, if it was the handler's.

@@ -209,7 +209,7 @@ func TestHeld_AsksOnlyForWhatThereIsRoomFor(t *testing.T) {
 		h := newHeld(10)
 		var ds []*delivery
 		for range 10 {
-			d := &delivery{msg: fakeMsg{}}
+			d := &delivery{msg: &fakeMsg{}}
 			ds = append(ds, d)
 			h.add(d)
 		}
@@ -237,7 +237,7 @@ func TestHeld_WaitsWhileTooManyBytesAreInHand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHeld(10)
 		h.maxBytes = 100
-		d := &delivery{msg: fakeMsg{data: make([]byte, 100)}}
+		d := &delivery{msg: &fakeMsg{data: make([]byte, 100)}}
 		h.add(d)
 		waited := make(chan struct{})
 		go func() { h.waitForBytes(t.Context()); close(waited) }()
@@ -258,7 +258,7 @@ type fakeMsg struct {
 	data []byte
 }
 
-func (m fakeMsg) Data() []byte { return m.data }
+func (m *fakeMsg) Data() []byte { return m.data }
 
 func FuzzDecodeError_QuotesNothing(f *testing.F) {
 	f.Add(`{"secret":"hunter2"}`)
@@ -267,7 +267,7 @@ func FuzzDecodeError_QuotesNothing(f *testing.F) {
 	f.Fuzz(func(t *testing.T, payload string) {
 		type target struct{ N int }
 		marker := "hunter2"
-		d := &delivery{msg: fakeMsg{data: []byte(payload)}}
+		d := &delivery{msg: &fakeMsg{data: []byte(payload)}}
 		if _, err := decode[target](d); err != nil && strings.Contains(payload, marker) && strings.Contains(err.Error(), marker) {
 			t.Errorf("decode error quotes the payload: %v", err)
 		}
