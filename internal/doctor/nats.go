@@ -41,14 +41,18 @@ func NATS(ctx context.Context, nc *nats.Conn, cfg Config) ([]Finding, error) {
 
 func broker(nc *nats.Conn) (found []Finding) {
 	if n := nc.MaxPayload(); n < largest {
-		found = append(found, Finding{Error, "max_payload", fmt.Sprintf("the server's max_payload is %d, and the outbox takes messages of %d", n, largest),
-			"set max_payload: 1MB in the server's configuration"})
+		found = append(found, Finding{
+			Error, "max_payload", fmt.Sprintf("the server's max_payload is %d, and the outbox takes messages of %d", n, largest),
+			"set max_payload: 1MB in the server's configuration",
+		})
 	}
 	var major, minor int
 	version := nc.ConnectedServerVersion()
 	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err == nil && (major < 2 || (major == 2 && minor < 12)) {
-		found = append(found, Finding{Warning, "nats_version", "NATS " + version + " has no batches: the relay publishes one by one",
-			"use NATS 2.14 or newer"})
+		found = append(found, Finding{
+			Warning, "nats_version", "NATS " + version + " has no batches: the relay publishes one by one",
+			"use NATS 2.14 or newer",
+		})
 	}
 	return found
 }
@@ -57,8 +61,10 @@ func noJetStream(err error) Finding {
 	if errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
 		return Finding{Error, "jetstream", "JetStream is off, on this server or for this account", "start nats-server with -js, or enable JetStream for the account"}
 	}
-	return Finding{Error, "nats_permissions", "the JetStream API does not answer: " + err.Error(),
-		"allow this NATS user to publish to $JS.API.> and to subscribe to _INBOX.> and _INBOX_*.>"}
+	return Finding{
+		Error, "nats_permissions", "the JetStream API does not answer: " + err.Error(),
+		"allow this NATS user to publish to $JS.API.> and to subscribe to _INBOX.> and _INBOX_*.>",
+	}
 }
 
 // stream judges a stream that exists; the relay makes one that does not.
@@ -120,8 +126,10 @@ func consumer(ctx context.Context, js jetstream.JetStream, cfg Config) ([]Findin
 	case err != nil:
 		return nil, fmt.Errorf("doctor: consumer: %w", err)
 	case info != nil && info.Paused:
-		return []Finding{{Warning, "paused", fmt.Sprintf("consumer %s is paused for %s: its messages wait", cfg.Consumer, info.PauseRemaining.Round(time.Second)),
-			"jetbox resume"}}, nil
+		return []Finding{{
+			Warning, "paused", fmt.Sprintf("consumer %s is paused for %s: its messages wait", cfg.Consumer, info.PauseRemaining.Round(time.Second)),
+			"jetbox resume",
+		}}, nil
 	}
 	return nil, nil
 }

@@ -46,13 +46,17 @@ func server(ctx context.Context, conn *pgx.Conn, _ Config) (found []Finding, err
 		found = append(found, Finding{Error, "standby", "this server is a standby", "point DATABASE_URL at the primary, or add target_session_attrs=read-write"})
 	}
 	if fsync == "off" || fullPages == "off" {
-		found = append(found, Finding{Error, "fsync", "fsync is " + fsync + ", full_page_writes is " + fullPages + ": a crash of the machine destroys committed messages",
-			"ALTER SYSTEM RESET fsync; ALTER SYSTEM RESET full_page_writes; SELECT pg_reload_conf();"})
+		found = append(found, Finding{
+			Error, "fsync", "fsync is " + fsync + ", full_page_writes is " + fullPages + ": a crash of the machine destroys committed messages",
+			"ALTER SYSTEM RESET fsync; ALTER SYSTEM RESET full_page_writes; SELECT pg_reload_conf();",
+		})
 	}
 	// A pooler answers with a process ID of its own making.
 	if pid != conn.PgConn().PID() {
-		found = append(found, Finding{Error, "pooler", "a connection pooler is in between: the relay's locks and notifications get lost in it",
-			"point the relay's DATABASE_URL at the database itself"})
+		found = append(found, Finding{
+			Error, "pooler", "a connection pooler is in between: the relay's locks and notifications get lost in it",
+			"point the relay's DATABASE_URL at the database itself",
+		})
 	}
 	return found, nil
 }
@@ -131,8 +135,10 @@ func clock(ctx context.Context, conn *pgx.Conn, cfg Config) ([]Finding, error) {
 	if skew < cmp.Or(cfg.Skew, 2*time.Second) {
 		return nil, nil
 	}
-	return []Finding{{Warning, "clock_skew", fmt.Sprintf("this machine's clock and the database's are %s apart", skew.Round(time.Millisecond)),
-		"run an NTP client on both machines"}}, nil
+	return []Finding{{
+		Warning, "clock_skew", fmt.Sprintf("this machine's clock and the database's are %s apart", skew.Round(time.Millisecond)),
+		"run an NTP client on both machines",
+	}}, nil
 }
 
 // transactionsSQL also finds prepared transactions, which nothing ends by itself.
@@ -154,8 +160,10 @@ func transactions(ctx context.Context, conn *pgx.Conn, cfg Config) (found []Find
 	var who, fix string
 	var seconds float64
 	_, err = pgx.ForEachRow(rows, []any{&who, &seconds, &fix}, func() error {
-		found = append(found, Finding{Warning, "old_transaction", fmt.Sprintf("%s, is open for %.0f s: its messages wait with it, and no table is cleaned", who, seconds),
-			"end it, or run " + fix})
+		found = append(found, Finding{
+			Warning, "old_transaction", fmt.Sprintf("%s, is open for %.0f s: its messages wait with it, and no table is cleaned", who, seconds),
+			"end it, or run " + fix,
+		})
 		return nil
 	})
 	if err != nil {

@@ -29,8 +29,10 @@ SELECT seqcache::text FROM pg_sequence WHERE seqrelid = 'jetbox.outbox_id_seq'::
 
 func sequence(ctx context.Context, conn *pgx.Conn, _ Config) ([]Finding, error) {
 	return lines(ctx, conn, "sequence", sequenceSQL, func(cache string) Finding {
-		return Finding{Error, "sequence_cache", "jetbox.outbox_id_seq was altered (cache " + cache + "): messages of one key can be published out of order",
-			"ALTER SEQUENCE jetbox.outbox_id_seq INCREMENT 1 CACHE 1 NO CYCLE"}
+		return Finding{
+			Error, "sequence_cache", "jetbox.outbox_id_seq was altered (cache " + cache + "): messages of one key can be published out of order",
+			"ALTER SEQUENCE jetbox.outbox_id_seq INCREMENT 1 CACHE 1 NO CYCLE",
+		}
 	})
 }
 
@@ -56,8 +58,10 @@ WHERE NOT EXISTS (
 
 func indexes(ctx context.Context, conn *pgx.Conn, _ Config) ([]Finding, error) {
 	return lines(ctx, conn, "indexes", indexesSQL, func(place string) Finding {
-		return Finding{Error, "index", "an index is missing: " + place + ": the relay reads the whole table at each poll",
-			"make it as migration 00003_outbox.sql does: btree on (xid), brin on (id, message_id)"}
+		return Finding{
+			Error, "index", "an index is missing: " + place + ": the relay reads the whole table at each poll",
+			"make it as migration 00003_outbox.sql does: btree on (xid), brin on (id, message_id)",
+		}
 	})
 }
 
@@ -68,8 +72,10 @@ HAVING coalesce(max(w) + 7, '-infinity') < (now() AT TIME ZONE 'UTC')::date + 3`
 
 func partitions(ctx context.Context, conn *pgx.Conn, _ Config) ([]Finding, error) {
 	return lines(ctx, conn, "partitions", partitionsSQL, func(end string) Finding {
-		return Finding{Error, "inbox_partitions", "the inbox has partitions until " + end + ": after that workers take no message",
-			"start a worker, or run SELECT * FROM jetbox.maintain_inbox('14 days', '14 days')"}
+		return Finding{
+			Error, "inbox_partitions", "the inbox has partitions until " + end + ": after that workers take no message",
+			"start a worker, or run SELECT * FROM jetbox.maintain_inbox('14 days', '14 days')",
+		}
 	})
 }
 
