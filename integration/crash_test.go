@@ -62,7 +62,8 @@ func TestRelay_LosesNothingWhenKilledBetweenAnyTwoSteps(t *testing.T) {
 			l.eventually(1, leadingSQL)
 			link.Hold(proxy.ToClient)
 			l.insert(0, n)
-			testenv.Eventually(l.t, "messages in the stream", func() bool { return l.waiting() == n })
+			// The fast route sends no second message before it has heard of the first.
+			testenv.Eventually(l.t, "messages in the stream", func() bool { return l.waiting() > 0 })
 			l.kill(relay, link)
 		},
 		"after the ack, before the record": func(l *lab) {

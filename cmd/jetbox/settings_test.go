@@ -49,7 +49,7 @@ func TestRun_NamesEachMistake(t *testing.T) {
 		"inbox forgets too early": {[]string{"worker"}, vars{"DATABASE_URL": somewhere, "OUTBOX_RETENTION": "48h", "INBOX_RETENTION": "48h"}, "INBOX_RETENTION is 48h0m0s and OUTBOX_RETENTION 48h0m0s"},
 		"log level":               {[]string{"worker"}, vars{"DATABASE_URL": somewhere, "LOG_LEVEL": "loud"}, `LOG_LEVEL: "loud" is not`},
 		"streams mode":            {[]string{"relay", "--streams", "maybe"}, vars{"DATABASE_URL": somewhere}, `"maybe" is not ensure or verify`},
-		"lease":                   {[]string{"relay", "--config", yaml(t, "relay: {lease: 5ms}")}, vars{"DATABASE_URL": somewhere}, "Lease 5ms"},
+		"lease":                   {[]string{"relay", "--config", yaml(t, "relay: {lease: 5ms}")}, vars{"DATABASE_URL": somewhere}, "lease 5ms"},
 		"batch":                   {[]string{"worker", "--config", yaml(t, "worker: {batch: 1000000000}")}, vars{"DATABASE_URL": somewhere}, "BatchSize 1000000000"},
 		"small pool":              {[]string{"worker"}, vars{"DATABASE_URL": somewhere + "?pool_max_conns=2"}, "pool_max_conns is 2, need 6"},
 		"no handlers for a stream of one's own": {
