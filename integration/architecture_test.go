@@ -52,7 +52,6 @@ var arrows = map[string]string{
 	"internal/operator":   "inbox internal/deadletter internal/streams internal/wire outbox",
 	"integration/testenv": "internal/localenv migrations",
 	"examples/worker":     "inbox internal/deadletter internal/streams internal/wire",
-	"internal/depstmp":    "",
 	"cmd/jetbox":          "*",
 }
 
