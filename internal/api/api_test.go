@@ -108,6 +108,9 @@ func (s server) do(method, path, body string, headers ...string) answer {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	if err := s.api.CheckAnswer(req, res.StatusCode, res.Header.Get("Content-Type"), text); err != nil {
+		s.t.Error(err)
+	}
 	return answer{res.StatusCode, res.Header, string(text)}
 }
 

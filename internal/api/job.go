@@ -45,7 +45,12 @@ func (a *API) jobRoutes() {
 	doc.Paths["/jobs"].Post.RequestBody.Content["application/json"].Schema = doc.Components.Schemas.Schema(reflect.TypeFor[Job](), true, "Job")
 
 	huma.Register(a.huma, a.operation(ScopeRead, "get-job", http.MethodGet, "/jobs/{id}", "See a job, or wait for its end", http.StatusOK), a.get)
-	huma.Register(a.huma, a.operation(ScopeRead, "follow-job", http.MethodGet, "/jobs/{id}/events", "Follow a job as server-sent events", http.StatusOK), a.follow)
+	op = a.operation(ScopeRead, "follow-job", http.MethodGet, "/jobs/{id}/events", "Follow a job as server-sent events", http.StatusOK)
+	op.Responses["200"] = &huma.Response{
+		Description: "An event named status for each change, its data as GET /jobs/{id} answers; the stream ends with the job",
+		Content:     map[string]*huma.MediaType{"text/event-stream": {Schema: &huma.Schema{Type: huma.TypeString}}},
+	}
+	huma.Register(a.huma, op, a.follow)
 	huma.Register(a.huma, a.operation(ScopeProduce, "cancel-job", http.MethodDelete, "/jobs/{id}", "Cancel a job that is not done", http.StatusOK), a.cancel)
 }
 

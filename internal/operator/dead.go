@@ -66,14 +66,16 @@ func redriveTogether(ctx context.Context, db DB, actor string, f deadletter.Filt
 
 // redriveOneByOne leaves out the letters that break a rule of the outbox.
 func redriveOneByOne(ctx context.Context, db DB, actor string, f deadletter.Filter, limit int, window time.Duration) (out Outcome, err error) {
-	letters, err := deadletter.Oldest(ctx, db, f, limit)
-	if err != nil {
-		return out, err
-	}
-	for _, l := range letters {
+	for len(out.Messages) < limit {
+		letters, err := deadletter.Oldest(ctx, db, f, 1)
+		if err != nil || len(letters) == 0 {
+			return out, err
+		}
+		l := letters[0]
 		one, err := redriveTogether(ctx, db, actor, deadletter.Filter{IDs: []uuid.UUID{l.MessageID}, Consumer: l.Consumer}, 1, window)
 		if rule := violation(err); rule != "" {
 			out.Refused = append(out.Refused, Refusal{l.MessageID, rule})
+			f.Except = append(f.Except, l.MessageID)
 			continue
 		}
 		if err != nil {

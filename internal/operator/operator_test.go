@@ -237,9 +237,9 @@ func TestRedrive_LeavesWhatNoOutboxTakes(t *testing.T) {
 	t.Parallel()
 	db := testenv.Database(t)
 	good, bad := enqueue(t, db), enqueue(t, db)
+	bury(t, db, bad, "jobs.ä") // the older one
 	bury(t, db, good, "jobs.a")
-	bury(t, db, bad, "jobs.ä")
-	out, err := operator.Redrive(t.Context(), db, someone, deadletter.Filter{}, 10, 0)
+	out, err := operator.Redrive(t.Context(), db, someone, deadletter.Filter{}, 1, 0)
 	if err != nil || !slices.Equal(out.Messages, []uuid.UUID{good}) || len(out.Refused) != 1 || out.Refused[0].ID != bad ||
 		out.Refused[0].Rule != "subject_is_1_to_16_tokens_of_letters_digits_dash_underscore" {
 		t.Errorf("Redrive = %+v, %v, want %s redriven and %s refused", out, err, good, bad)
