@@ -162,3 +162,44 @@ func freeAddress(t *testing.T) string {
 	p.stop()
 	return addr
 }
+
+const countSQL = `
+CREATE TABLE public.ran (n int);
+CREATE FUNCTION public.shout(m jetbox.message) RETURNS json LANGUAGE sql AS $$
+	INSERT INTO public.ran VALUES (1); SELECT '1'::json
+$$`
+
+// The worker meets a cancelled job, acknowledges it and does not run it.
+func TestAPI_CancelledJobIsNotRun(t *testing.T) {
+	t.Parallel()
+	i := install(t, shoutYAML)
+	execute(t, i.db, countSQL)
+	urls := map[string]string{}
+	for _, daemon := range []string{"relay", "worker", "api"} {
+		urls[daemon] = launch(t, i.with(nil), daemon).address(t)
+		testenv.Eventually(t, "readiness", func() bool { code, _ := get(t, urls[daemon]+"/readyz"); return code == http.StatusOK })
+	}
+	succeed(t, i.with(nil), "pause")
+	var places []string
+	for range 2 {
+		_, header, body, err := request("POST", urls["api"]+"/jobs", `{"subject": "`+i.prefix+`.shout", "payload": 1}`)
+		if err != nil || header.Get("Location") == "" {
+			t.Fatalf("POST = %s %v", body, err)
+		}
+		places = append(places, urls["api"]+header.Get("Location"))
+	}
+	testenv.Eventually(t, "both to be sent", func() bool {
+		_, body := get(t, places[1])
+		return strings.Contains(body, `"status":"sent"`)
+	})
+	if code, _, body, err := request("DELETE", places[0], ""); err != nil || code != http.StatusOK || !strings.Contains(body, `"status":"cancelled"`) {
+		t.Fatalf("DELETE = %d %s %v, want cancelled", code, body, err)
+	}
+	succeed(t, i.with(nil), "resume")
+	if _, body := get(t, places[1]+"?wait=20s"); !strings.Contains(body, `"status":"done"`) {
+		t.Errorf("the other job = %s, want done", body)
+	}
+	if _, body := get(t, places[0]); !strings.Contains(body, `"status":"cancelled"`) || one[int](t, i.db, `SELECT count(*) FROM public.ran`) != 1 {
+		t.Errorf("the cancelled job = %s, want it cancelled and not run", body)
+	}
+}

@@ -226,6 +226,24 @@ func TestPost_WithOneKeyAtTheSameMomentMakesOneJob(t *testing.T) {
 	}
 }
 
+func TestPrune_ForgetsKeysAfterADay(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	s.do("POST", "/jobs", job, "Idempotency-Key: fresh")
+	s.execute(`INSERT INTO jetbox.idempotency_key (owner, key, body_hash, message_id, created_at)
+		SELECT 'a', n::text, '', gen_random_uuid(), now() - interval '25 hours' FROM generate_series(1, 10001) n`)
+	s.execute(`INSERT INTO jetbox.operator_action (actor, action, at) VALUES ('a', 'pause', now() - interval '401 days'), ('a', 'pause', now())`)
+	if err := s.api.Prune(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.count(`SELECT count(*) FROM jetbox.idempotency_key`); n != 1 {
+		t.Errorf("%d keys are left, want the fresh one", n)
+	}
+	if n := s.count(`SELECT count(*) FROM jetbox.operator_action`); n != 1 {
+		t.Errorf("%d actions are left, want the fresh one", n)
+	}
+}
+
 func TestGet_WaitsForTheEnd(t *testing.T) {
 	t.Parallel()
 	s := open(t)

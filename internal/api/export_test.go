@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -44,3 +45,6 @@ func (a *API) CheckAnswer(r *http.Request, code int, contentType string, body []
 	}
 	return nil
 }
+
+// Prune is one turn of the upkeep.
+func (a *API) Prune(ctx context.Context) error { return a.prune(ctx) }
