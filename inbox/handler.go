@@ -32,21 +32,24 @@ type setFunc func(ctx context.Context, tx pgx.Tx, ds []*delivery) error
 //
 // T is decoded from JSON; a T of []byte or json.RawMessage gets the bytes.
 func HandleTx[T, R any](subject string, fn func(ctx context.Context, tx pgx.Tx, msg Message[T]) (R, error)) Handler {
-	return Handler{subject: subject, decode: decode[T],
+	return Handler{
+		subject: subject, decode: decode[T],
 		run: func(ctx context.Context, tx pgx.Tx, d *delivery) error {
 			result, err := fn(ctx, tx, newMessage[T](d))
 			if err == nil {
 				d.result, err = encode(result)
 			}
 			return err
-		}}
+		},
+	}
 }
 
 // HandleBatch is HandleTx for many messages in one call, to be written with one
 // statement. fn returns one result for each message, in their order. After an
 // error it is called again with each message alone.
 func HandleBatch[T, R any](subject string, fn func(ctx context.Context, tx pgx.Tx, msgs []Message[T]) ([]R, error)) Handler {
-	return Handler{subject: subject, decode: decode[T],
+	return Handler{
+		subject: subject, decode: decode[T],
 		runSet: func(ctx context.Context, tx pgx.Tx, ds []*delivery) error {
 			msgs := make([]Message[T], len(ds))
 			for i, d := range ds {
@@ -57,7 +60,8 @@ func HandleBatch[T, R any](subject string, fn func(ctx context.Context, tx pgx.T
 				return err
 			}
 			return setResults(ds, results)
-		}}
+		},
+	}
 }
 
 func setResults[R any](ds []*delivery, results []R) error {
@@ -78,14 +82,16 @@ func setResults[R any](ds []*delivery, results []R) error {
 // with the message's IdempotencyKey. A message the inbox has already is not
 // handed out again; fn's result is recorded after it returns.
 func Handle[T, R any](subject string, fn func(ctx context.Context, msg Message[T]) (R, error)) Handler {
-	return Handler{subject: subject, decode: decode[T],
+	return Handler{
+		subject: subject, decode: decode[T],
 		call: func(ctx context.Context, d *delivery) error {
 			result, err := fn(ctx, newMessage[T](d))
 			if err == nil {
 				d.result, err = encode(result)
 			}
 			return err
-		}}
+		},
+	}
 }
 
 // inTransaction is h as one function over messages.

@@ -28,8 +28,10 @@ const (
 )
 
 func newHeld(limit int) *held {
-	return &held{limit: limit, maxBytes: maxHeldBytes,
-		freed: make(chan struct{}, 1), all: make(map[jetstream.Msg]*delivery, limit)}
+	return &held{
+		limit: limit, maxBytes: maxHeldBytes,
+		freed: make(chan struct{}, 1), all: make(map[jetstream.Msg]*delivery, limit),
+	}
 }
 
 func (h *held) add(d *delivery) {

@@ -22,22 +22,38 @@ type metrics struct {
 
 func newMetrics(cfg WorkerConfig) (*metrics, error) {
 	m := &metrics{
-		processed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "inbox_processed_messages_total",
-			Help: "Deliveries settled, by outcome: committed, duplicate, retry, dead, returned."}, []string{"subject", "outcome"}),
-		duration: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "inbox_process_duration_seconds",
-			Help: "From the start of a transaction's handlers to its commit.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 16)}),
-		batchSize: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "inbox_batch_messages",
-			Help: "Messages committed in one transaction.", Buckets: prometheus.ExponentialBuckets(1, 2, 11)}),
-		endToEnd: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "inbox_end_to_end_seconds",
-			Help: "From the time in a message's UUIDv7 to its commit, across two clocks.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 20)}, []string{"subject"}),
-		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "inbox_in_flight_messages",
-			Help: "Deliveries in hand."}),
-		redeliveries: prometheus.NewCounter(prometheus.CounterOpts{Name: "inbox_redeliveries_total",
-			Help: "Deliveries beyond a message's first."}),
-		rollbacks: prometheus.NewCounter(prometheus.CounterOpts{Name: "inbox_batch_rollbacks_total",
-			Help: "Batches rolled back, whose messages then ran one by one."}),
-		ackFailures: prometheus.NewCounter(prometheus.CounterOpts{Name: "inbox_ack_failures_total",
-			Help: "Settlements that could not be sent: the message is redelivered."}),
+		processed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "inbox_processed_messages_total",
+			Help: "Deliveries settled, by outcome: committed, duplicate, retry, dead, returned.",
+		}, []string{"subject", "outcome"}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "inbox_process_duration_seconds",
+			Help: "From the start of a transaction's handlers to its commit.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 16),
+		}),
+		batchSize: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "inbox_batch_messages",
+			Help: "Messages committed in one transaction.", Buckets: prometheus.ExponentialBuckets(1, 2, 11),
+		}),
+		endToEnd: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "inbox_end_to_end_seconds",
+			Help: "From the time in a message's UUIDv7 to its commit, across two clocks.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 20),
+		}, []string{"subject"}),
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "inbox_in_flight_messages",
+			Help: "Deliveries in hand.",
+		}),
+		redeliveries: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "inbox_redeliveries_total",
+			Help: "Deliveries beyond a message's first.",
+		}),
+		rollbacks: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "inbox_batch_rollbacks_total",
+			Help: "Batches rolled back, whose messages then ran one by one.",
+		}),
+		ackFailures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "inbox_ack_failures_total",
+			Help: "Settlements that could not be sent: the message is redelivered.",
+		}),
 	}
 	return m, m.register(cfg)
 }
@@ -48,8 +64,10 @@ func (m *metrics) register(cfg WorkerConfig) error {
 	}
 	reg := prometheus.WrapRegistererWith(prometheus.Labels{"stream": cfg.Stream, "consumer": cfg.Consumer}, cfg.Metrics)
 	var errs []error
-	for _, c := range []prometheus.Collector{m.processed, m.duration, m.batchSize, m.endToEnd,
-		m.inFlight, m.redeliveries, m.rollbacks, m.ackFailures} {
+	for _, c := range []prometheus.Collector{
+		m.processed, m.duration, m.batchSize, m.endToEnd,
+		m.inFlight, m.redeliveries, m.rollbacks, m.ackFailures,
+	} {
 		errs = append(errs, reg.Register(c))
 	}
 	return errors.Join(errs...)
