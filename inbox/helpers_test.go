@@ -47,8 +47,10 @@ func newEnv(t testing.TB) *env {
 func newEnvOn(t testing.TB, cfg jetstream.StreamConfig) *env {
 	t.Helper()
 	cfg = testenv.Stream(t, cfg)
-	e := &env{t: t, db: testenv.Database(t), url: testenv.NATSURL(t), stream: cfg.Name,
-		prefix: strings.TrimSuffix(cfg.Subjects[0], ".>")}
+	e := &env{
+		t: t, db: testenv.Database(t), url: testenv.NATSURL(t), stream: cfg.Name,
+		prefix: strings.TrimSuffix(cfg.Subjects[0], ".>"),
+	}
 	var err error
 	if e.js, err = jetstream.New(testenv.NATS(t)); err != nil {
 		t.Fatal(err)

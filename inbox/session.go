@@ -136,8 +136,10 @@ func (s *session) pull(ctx context.Context, n int) error {
 
 // breaks reports what Consume cannot mend by asking again.
 func breaks(err error) bool {
-	for _, end := range []error{jetstream.ErrConsumerDeleted, jetstream.ErrConsumerNotFound,
-		jetstream.ErrBadRequest, jetstream.ErrConnectionClosed, nats.ErrConnectionClosed, nats.ErrNoResponders} {
+	for _, end := range []error{
+		jetstream.ErrConsumerDeleted, jetstream.ErrConsumerNotFound,
+		jetstream.ErrBadRequest, jetstream.ErrConnectionClosed, nats.ErrConnectionClosed, nats.ErrNoResponders,
+	} {
 		if errors.Is(err, end) {
 			return true
 		}

@@ -22,12 +22,14 @@ var errFunction = errors.New("SQL function")
 // statement. Its effects happen exactly once; what it returns is the result.
 // The worker refuses to start unless the function exists and it may call it.
 func SQLFunction(subject, function string) Handler {
-	return Handler{subject: subject,
-		decode: func(*delivery) (any, error) { return nil, nil },
+	return Handler{
+		subject: subject,
+		decode:  func(*delivery) (any, error) { return nil, nil },
 		prepare: func(ctx context.Context, db *pgxpool.Pool) (setFunc, error) {
 			sql, err := callSQL(ctx, db, function)
 			return sqlCall(sql).run, err
-		}}
+		},
+	}
 }
 
 // functionSQL finds a function as a call would, by the search_path where name

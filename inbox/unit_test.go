@@ -156,13 +156,17 @@ func TestEncode_TakesWhatPostgresCanStore(t *testing.T) {
 func TestNewWorker_ReportsEveryMistakeAtOnce(t *testing.T) {
 	t.Parallel()
 	h := Handle("s", func(context.Context, Message[int]) (int, error) { return 0, nil })
-	_, err := NewWorker(nil, nil, WorkerConfig{Stream: "a b", Consumer: "x.y", BatchSize: -1, Calls: -2,
-		AckWait: -time.Second, Retention: time.Hour}, h, h)
+	_, err := NewWorker(nil, nil, WorkerConfig{
+		Stream: "a b", Consumer: "x.y", BatchSize: -1, Calls: -2,
+		AckWait: -time.Second, Retention: time.Hour,
+	}, h, h)
 	if err == nil {
 		t.Fatal("NewWorker accepted it")
 	}
-	for _, want := range []string{"no Postgres", "no dialer", `Stream "a b"`, `Consumer "x.y"`, "BatchSize -1", "Calls -2",
-		"AckWait -1s", "Retention 1h", "two handlers for subject s"} {
+	for _, want := range []string{
+		"no Postgres", "no dialer", `Stream "a b"`, `Consumer "x.y"`, "BatchSize -1", "Calls -2",
+		"AckWait -1s", "Retention 1h", "two handlers for subject s",
+	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error %q lacks %q", err, want)
 		}
@@ -175,10 +179,12 @@ func TestUnfit_NamesEveryFieldAndNothingElse(t *testing.T) {
 	if got := unfit(fit); len(got) != 0 {
 		t.Errorf("the worker's own consumer is unfit: %v", got)
 	}
-	wrong := unfit(jetstream.ConsumerConfig{AckPolicy: jetstream.AckAllPolicy, DeliverPolicy: jetstream.DeliverNewPolicy,
+	wrong := unfit(jetstream.ConsumerConfig{
+		AckPolicy: jetstream.AckAllPolicy, DeliverPolicy: jetstream.DeliverNewPolicy,
 		ReplayPolicy: jetstream.ReplayOriginalPolicy, MaxDeliver: 5, BackOff: []time.Duration{time.Second}, DeliverSubject: "x",
 		HeadersOnly: true, InactiveThreshold: time.Minute, PriorityGroups: []string{"g"},
-		MaxRequestBatch: 1, MaxRequestExpires: time.Second, MaxRequestMaxBytes: 1})
+		MaxRequestBatch: 1, MaxRequestExpires: time.Second, MaxRequestMaxBytes: 1,
+	})
 	if len(wrong) != 12 {
 		t.Errorf("%d fields named, want 12: %v", len(wrong), wrong)
 	}

@@ -54,9 +54,11 @@ func NewWorker(db *pgxpool.Pool, dial Dialer, cfg WorkerConfig, handlers ...Hand
 	if err != nil {
 		return nil, fmt.Errorf("inbox: metrics: %w", err)
 	}
-	return &Worker{db: db, dial: dial, cfg: cfg, handlers: slices.Clone(handlers), metrics: m,
+	return &Worker{
+		db: db, dial: dial, cfg: cfg, handlers: slices.Clone(handlers), metrics: m,
 		log:     cfg.Logger.With(slog.String("consumer", cfg.Consumer)),
-		suspect: make(chan struct{}, 1)}, nil
+		suspect: make(chan struct{}, 1),
+	}, nil
 }
 
 // Run processes messages until ctx is done, then finishes what it has begun,
