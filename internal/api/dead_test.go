@@ -1,0 +1,88 @@
+package api_test
+
+import (
+	"encoding/json"
+	"testing"
+)
+
+func TestDelete_CancelsOnlyWhatHasNotEnded(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	queued, done := s.post(job), s.post(job)
+	later := s.post(`{"subject": "jobs.a", "payload": 1, "run_at": "2999-01-01T00:00:00Z"}`)
+	s.process(done)
+	for _, id := range []string{queued, later, later} {
+		if a := s.do("DELETE", "/jobs/"+id, ""); a.code != 200 || a.field("status") != "cancelled" {
+			t.Errorf("DELETE = %d %s, want cancelled", a.code, a.body)
+		}
+	}
+	if a := s.do("DELETE", "/jobs/"+done, ""); a.code != 409 || a.field("state") != "done" || a.field("code") != "job_has_ended" {
+		t.Errorf("DELETE of a done job = %d %s, want 409 and its state", a.code, a.body)
+	}
+}
+
+func TestDead_IsListedByPage(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	for range 5 {
+		s.bury(s.post(job))
+	}
+	seen, path := map[string]bool{}, "/dead?limit=2&subject=jobs.a"
+	for next := ""; ; {
+		var page struct {
+			Letters []struct{ ID, Reason string }
+			Next    string
+		}
+		a := s.do("GET", path+next, "")
+		if err := json.Unmarshal([]byte(a.body), &page); err != nil || a.code != 200 {
+			t.Fatalf("GET = %d %s", a.code, a.body)
+		}
+		for _, l := range page.Letters {
+			seen[l.ID] = true
+		}
+		if next = "&cursor=" + page.Next; page.Next == "" {
+			break
+		}
+	}
+	if len(seen) != 5 {
+		t.Errorf("%d letters, want 5", len(seen))
+	}
+}
+
+func TestRedrive_RepeatedSendsOnce(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	id := s.post(job)
+	s.bury(id)
+	for range 2 {
+		if a := s.do("POST", "/dead/"+id+"/redrive", ""); a.code != 202 || a.field("status") != "queued" {
+			t.Errorf("redrive = %d %s, want queued", a.code, a.body)
+		}
+	}
+	if n := s.count(`SELECT count(*) FROM jetbox.outbox WHERE message_id = $1`, id); n != 2 {
+		t.Errorf("%d rows, want the first and one more", n)
+	}
+}
+
+func TestRedriveMany_GoesBatchByBatch(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	for range 5 {
+		s.bury(s.post(job))
+	}
+	total, rounds := 0, 0
+	for more := true; more; rounds++ {
+		a := s.do("POST", "/dead/redrive", `{"reason": "luck", "limit": 2}`)
+		var out struct {
+			IDs  []string
+			More bool
+		}
+		if err := json.Unmarshal([]byte(a.body), &out); err != nil || a.code != 200 {
+			t.Fatalf("redrive = %d %s", a.code, a.body)
+		}
+		total, more = total+len(out.IDs), out.More
+	}
+	if total != 5 || rounds != 3 {
+		t.Errorf("%d letters in %d rounds, want 5 in 3", total, rounds)
+	}
+}
