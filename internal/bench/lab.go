@@ -95,39 +95,69 @@ func (l *lab) openPostgres(ctx context.Context) error {
 	return err
 }
 
-const hasProducerSQL = `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'jetbox_producer')`
+const (
+	hasProducerSQL = `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'jetbox_producer')`
+	// dropProducerSQL leaves a role that another database has come to need.
+	dropProducerSQL = `
+DO $$
+BEGIN
+	DROP ROLE IF EXISTS jetbox_producer;
+EXCEPTION WHEN dependent_objects_still_exist THEN
+	NULL;
+END $$`
+	// Benchmarks of one server take turns with what belongs to the whole server.
+	lockSQL   = `SELECT pg_advisory_lock(hashtext('jetbox bench'))`
+	unlockSQL = `SELECT pg_advisory_unlock(hashtext('jetbox bench'))`
+)
 
-// openDatabase makes a database beside the one that was named. A role belongs
-// to the whole server, so one that the migrations add goes with the database.
+// openDatabase makes a database beside the one that was named.
 func (l *lab) openDatabase(ctx context.Context) error {
 	admin, err := pgx.ConnectConfig(ctx, l.config.ConnConfig)
 	if err != nil {
 		return fmt.Errorf("connect to Postgres: %w", err)
 	}
 	l.later(admin.Close)
-	var hadRole bool
-	if err := admin.QueryRow(ctx, hasProducerSQL).Scan(&hadRole); err != nil {
-		return fmt.Errorf("look for role: %w", err)
-	}
-	if _, err := admin.Exec(ctx, `CREATE DATABASE `+l.name+` TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'`); err != nil {
+	if err := l.createDatabase(ctx, admin); err != nil {
 		return fmt.Errorf("create database: %w", err)
 	}
-	l.later(func(ctx context.Context) error {
-		_, err := admin.Exec(ctx, `DROP DATABASE `+l.name+` WITH (FORCE)`)
-		if err == nil && !hadRole {
-			_, err = admin.Exec(ctx, `DROP ROLE IF EXISTS jetbox_producer`)
-		}
-		return err
-	})
 	l.config.ConnConfig.Database = l.name
 	l.url = withDatabase(l.config.ConnString(), l.name)
 	if _, err := migrations.Up(ctx, l.config.ConnConfig); err != nil {
 		return err
 	}
+	if _, err := admin.Exec(context.WithoutCancel(ctx), unlockSQL); err != nil { // a cancelled one loses the connection
+		return fmt.Errorf("unlock: %w", err)
+	}
 	if l.db, err = l.pool(ctx, 4); err != nil {
 		return err
 	}
 	l.later(func(context.Context) error { l.db.Close(); return nil })
+	return nil
+}
+
+// createDatabase leaves admin with the lock, for the migrations. They may add a
+// role, which belongs to the whole server and goes with the database.
+func (l *lab) createDatabase(ctx context.Context, admin *pgx.Conn) error {
+	if _, err := admin.Exec(ctx, lockSQL); err != nil {
+		return err
+	}
+	var hadRole bool
+	if err := admin.QueryRow(ctx, hasProducerSQL).Scan(&hadRole); err != nil {
+		return err
+	}
+	_, err := admin.Exec(ctx, `CREATE DATABASE `+l.name+` TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'`)
+	if err != nil {
+		return err
+	}
+	l.later(func(ctx context.Context) error {
+		_, err := admin.Exec(ctx, `DROP DATABASE `+l.name+` WITH (FORCE)`)
+		for _, sql := range []string{lockSQL, dropProducerSQL} {
+			if err == nil && !hadRole {
+				_, err = admin.Exec(ctx, sql)
+			}
+		}
+		return err
+	})
 	return nil
 }
 
