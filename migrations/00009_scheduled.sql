@@ -1,18 +1,28 @@
 -- +goose Up
--- Messages for later. The outbox's own constraints stand here too, so that a
--- due row can always move; a DELETE cancels.
-CREATE TABLE jetbox.scheduled (LIKE jetbox.outbox INCLUDING CONSTRAINTS);
+-- Messages for later. The outbox's own rules hold here too, so that a due row can
+-- always move; a DELETE cancels.
+CREATE TABLE jetbox.scheduled (LIKE jetbox.outbox);
 ALTER TABLE jetbox.scheduled
 	DROP COLUMN xid,
 	ALTER id ADD GENERATED ALWAYS AS IDENTITY,
 	ADD PRIMARY KEY (id),
 	ALTER created_at SET DEFAULT clock_timestamp(),
-	ALTER message_id SET DEFAULT jetbox.uuidv7(),
 	ADD run_at timestamptz NOT NULL CONSTRAINT run_at_is_a_finite_time CHECK (isfinite(run_at));
 CREATE INDEX scheduled_run_at ON jetbox.scheduled (run_at, id);
 CREATE INDEX scheduled_message_id ON jetbox.scheduled (message_id);
-CREATE TRIGGER default_message_id BEFORE INSERT ON jetbox.scheduled
-	FOR EACH ROW WHEN (NEW.message_id IS NULL) EXECUTE FUNCTION jetbox.default_message_id();
+
+-- +goose StatementBegin
+CREATE FUNCTION jetbox.assign_message_id() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	NEW.message_id := jetbox.uuidv7_at(NEW.run_at);
+	RETURN NEW;
+END $$;
+-- +goose StatementEnd
+-- Triggers fire in the order of their names: the ID is there when it is checked.
+CREATE TRIGGER assign_message_id BEFORE INSERT ON jetbox.scheduled
+	FOR EACH ROW WHEN (NEW.message_id IS NULL AND isfinite(NEW.run_at)) EXECUTE FUNCTION jetbox.assign_message_id();
+CREATE TRIGGER check_message BEFORE INSERT OR UPDATE ON jetbox.scheduled
+	FOR EACH ROW EXECUTE FUNCTION jetbox.check_message();
 
 -- +goose StatementBegin
 -- schedule has the message enqueued at run_at by this database's clock: never
@@ -30,3 +40,4 @@ $$;
 -- +goose Down
 DROP FUNCTION jetbox.schedule(text, json, text, json, uuid, timestamptz);
 DROP TABLE jetbox.scheduled;
+DROP FUNCTION jetbox.assign_message_id();

@@ -27,6 +27,12 @@ func TestSchedule_KeepsTheMessageUntilItIsCancelled(t *testing.T) {
 	if n := count(t, db, `SELECT id FROM jetbox.scheduled WHERE message_id = $1 AND run_at = '2030-01-02 03:04:05Z'`, id); n != 1 {
 		t.Errorf("scheduled rows = %d, want 1", n)
 	}
+	// A UUIDv7 of today would be too old for the inbox by then.
+	const timeSQL = `SELECT id FROM jetbox.scheduled
+		WHERE to_timestamp(('x' || translate(left(message_id::text, 13), '-', ''))::bit(48)::bigint / 1000.0) = run_at`
+	if n := count(t, db, timeSQL); n != 1 {
+		t.Errorf("the scheduled message's ID does not carry its run_at")
+	}
 	if n := count(t, db, `DELETE FROM jetbox.scheduled WHERE message_id = $1 RETURNING id`, id); n != 1 {
 		t.Errorf("cancelled rows = %d, want 1", n)
 	}

@@ -138,9 +138,7 @@ func TestRelay_ResumesABacklogWhereTheLedgerStands(t *testing.T) {
 func TestRelay_SetsABadRowAsideAndCarriesOn(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	for _, c := range []string{"subject_is_1_to_16_tokens_of_letters_digits_dash_underscore", "headers_has_no_nats_jetbox_status_or_description_name"} {
-		l.exec(`ALTER TABLE jetbox.outbox DROP CONSTRAINT ` + c) // as a careless owner would
-	}
+	l.exec(`ALTER TABLE jetbox.outbox DISABLE TRIGGER check_message`) // as a careless owner would
 	l.insert(0, 1)
 	l.exec(`INSERT INTO jetbox.outbox (subject, payload) VALUES ('$JS.API.STREAM.DELETE.' || $1, '1')`, l.stream.Name)
 	l.exec(`INSERT INTO jetbox.outbox (subject, payload, headers) VALUES ($1, '1', '{"Nats-Rollup":"all"}')`, l.prefix+".x")

@@ -38,7 +38,7 @@ func sequence(ctx context.Context, conn *pgx.Conn, _ Config) ([]Finding, error) 
 
 // triggersSQL lists the outbox's triggers that are gone or turned off.
 const triggersSQL = `
-SELECT w.name FROM (VALUES ('ring_doorbell'), ('default_message_id')) AS w (name)
+SELECT w.name FROM (VALUES ('ring_doorbell'), ('check_message')) AS w (name)
 LEFT JOIN pg_trigger t ON t.tgrelid = 'jetbox.outbox'::regclass AND t.tgname = w.name
 WHERE t.tgenabled IS NULL OR t.tgenabled = 'D'`
 
