@@ -37,8 +37,13 @@ const (
 // timedRoute remembers what a message costs by this route.
 type timedRoute struct {
 	route
-	cost time.Duration // moving average; zero before the first batch
+	cost   time.Duration // the least of the trials, then a moving average
+	trials int
 }
+
+// trials is how often a route is tried before they are compared: one trial may
+// meet a busy moment.
+const trials = 3
 
 func newAutoRoute(nc *nats.Conn, js jetstream.JetStream, cfg jetstream.StreamConfig) (*autoRoute, error) {
 	a := &autoRoute{plain: plainRoute{js}}
@@ -79,10 +84,10 @@ func (a *autoRoute) publish(ctx context.Context, msgs []*nats.Msg) (int, uint64,
 }
 
 // pick returns the cheapest route for n messages or, for only a few of them, one
-// that has not been tried yet or deserves another chance.
+// that is still on trial or deserves another chance.
 func (a *autoRoute) pick(n int) (*timedRoute, int) {
 	for _, r := range a.bulk {
-		if r.cost == 0 {
+		if r.trials < trials {
 			return r, bulkSize
 		}
 	}
@@ -107,11 +112,17 @@ func (t *timedRoute) publish(ctx context.Context, msgs []*nats.Msg) (int, uint64
 	start := time.Now()
 	n, seq, err := t.route.publish(ctx, msgs)
 	if err == nil {
-		cost := time.Since(start) / time.Duration(len(msgs))
-		if t.cost > 0 {
-			cost = (7*t.cost + cost) / 8
-		}
-		t.cost = max(cost, 1)
+		t.learn(max(time.Since(start)/time.Duration(len(msgs)), 1))
 	}
 	return n, seq, err
+}
+
+func (t *timedRoute) learn(cost time.Duration) {
+	switch {
+	case t.trials == 0 || (t.trials < trials && cost < t.cost):
+		t.cost = cost
+	case t.trials >= trials:
+		t.cost = (7*t.cost + cost) / 8
+	}
+	t.trials++
 }
