@@ -3,7 +3,8 @@
 -- and the part of a message's story that no other table tells.
 CREATE TABLE jetbox.operator_action (
 	id         bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-	at         timestamptz NOT NULL DEFAULT clock_timestamp(),
+	-- When its transaction began: what the action brings about comes later.
+	at         timestamptz NOT NULL DEFAULT now(),
 	actor      text        NOT NULL,
 	action     text        NOT NULL,
 	message_id uuid,
