@@ -22,6 +22,8 @@ type batch struct {
 	after  position // once this batch is published
 	replay bool     // it was published before
 
+	groups map[*target]*group // what goes to each stream
+
 	// What publishing adds for the ledger.
 	streams map[string]streamState
 	dead    []deadletter.Letter

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -51,17 +50,14 @@ func (h *healer) check(ctx context.Context) error {
 // apiAdvisories is where the server tells of calls to its API.
 const apiAdvisories = "$JS.EVENT.ADVISORY.API"
 
-// advise looks at once, without grace, when a stream of ours was purged.
-func (h *healer) advise(ctx context.Context, m *nats.Msg) error {
+// isPurge reports whether an advisory tells of a purge of one of streams.
+func isPurge(advisory []byte, streams []jetstream.StreamConfig) bool {
 	var call struct {
 		Subject string `json:"subject"`
 	}
-	_ = json.Unmarshal(m.Data, &call) // what is no call to the API has no subject
+	_ = json.Unmarshal(advisory, &call) // what is no call to the API has no subject
 	purged, ok := strings.CutPrefix(call.Subject, "$JS.API.STREAM.PURGE.")
-	if !ok || !slices.Contains(h.streams, purged) {
-		return nil
-	}
-	return h.confirm.check(ctx, h, 0)
+	return ok && slices.ContainsFunc(streams, func(c jetstream.StreamConfig) bool { return c.Name == purged })
 }
 
 const generationSQL = `SELECT generation FROM jetbox.relay_batch ORDER BY seq DESC LIMIT 1`

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// pipeline overlaps reading, publishing and recording, each in order. When ctx
-// is done the reader stops and the rest finishes what is in flight.
+// pipeline overlaps reading, preparing, publishing and recording, each in order.
+// When ctx is done the reader stops and the rest finishes what is in flight.
 func (s *session) pipeline(ctx context.Context, rd *reader, pub *publisher, led *ledger) error {
 	work, cancel := drain(ctx, s.cfg.DrainTimeout)
 	defer cancel()
@@ -21,7 +21,7 @@ func (s *session) pipeline(ctx context.Context, rd *reader, pub *publisher, led 
 	beating, stopBeating := context.WithCancel(work)
 	defer stopBeating()
 
-	read, published := make(chan *batch, 1), make(chan *batch, 2)
+	read, prepared, published := make(chan *batch, 1), make(chan *batch), make(chan *batch, 2)
 	due := make(chan struct{}, 1)
 	rd.out = read
 	g.Go(func() error {
@@ -29,8 +29,12 @@ func (s *session) pipeline(ctx context.Context, rd *reader, pub *publisher, led 
 		return rd.run(reading)
 	})
 	g.Go(func() error {
+		defer close(prepared)
+		return pass(work, read, prepared, func(b *batch) error { pub.prepare(b); return nil })
+	})
+	g.Go(func() error {
 		defer close(published)
-		return s.publish(work, pub, read, published)
+		return pass(work, prepared, published, func(b *batch) error { return pub.publish(work, b) })
 	})
 	g.Go(func() error {
 		defer stopBeating()
@@ -42,9 +46,10 @@ func (s *session) pipeline(ctx context.Context, rd *reader, pub *publisher, led 
 	return g.Wait()
 }
 
-func (s *session) publish(ctx context.Context, pub *publisher, in <-chan *batch, out chan<- *batch) error {
+// pass does step to each batch, in order, and passes it on.
+func pass(ctx context.Context, in <-chan *batch, out chan<- *batch, step func(*batch) error) error {
 	for b := range in {
-		if err := pub.publish(ctx, b); err != nil {
+		if err := step(b); err != nil {
 			return err
 		}
 		select {

@@ -66,13 +66,12 @@ func newTarget(nc *nats.Conn, js jetstream.JetStream, info *jetstream.StreamInfo
 	}, nil
 }
 
-// publish stores every row of b, in order per key, or sets it aside as dead. An
+// publish stores every row of b, which is prepared, in order per key, or sets it aside as dead. An
 // error leaves the rest of b unknown.
 func (p *publisher) publish(ctx context.Context, b *batch) error {
 	start := time.Now()
-	groups := p.group(b)
-	b.streams = make(map[string]streamState, len(groups))
-	for t, g := range groups {
+	b.streams = make(map[string]streamState, len(b.groups))
+	for t, g := range b.groups {
 		if err := p.publishGroup(ctx, t, b, g); err != nil {
 			return fmt.Errorf("publish to stream %s: %w", t.name, err)
 		}
@@ -88,8 +87,9 @@ type group struct {
 	rows []*row
 }
 
-func (p *publisher) group(b *batch) map[*target]*group {
-	groups := make(map[*target]*group, 1)
+// prepare turns the rows of b into messages, while the batch before is published.
+func (p *publisher) prepare(b *batch) {
+	b.groups = make(map[*target]*group, 1)
 	generation := 0
 	if b.replay {
 		generation = p.generation
@@ -101,14 +101,13 @@ func (p *publisher) group(b *batch) map[*target]*group {
 			b.bury(r, err)
 			continue
 		}
-		g := groups[t]
+		g := b.groups[t]
 		if g == nil {
 			g = &group{msgs: make([]*nats.Msg, 0, len(b.rows)), rows: make([]*row, 0, len(b.rows))}
-			groups[t] = g
+			b.groups[t] = g
 		}
 		g.msgs, g.rows = append(g.msgs, m), append(g.rows, r)
 	}
-	return groups
 }
 
 // address makes a row's message and finds its stream. An error is the reason

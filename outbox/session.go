@@ -28,7 +28,7 @@ type session struct {
 	healer *healer
 	conns  []*pgx.Conn
 
-	advisories chan *nats.Msg
+	purged chan struct{} // a stream of ours was, says the server
 
 	inFlight atomic.Int64 // batches that are read and not yet recorded
 	behind   atomic.Bool  // something may be pending
@@ -91,11 +91,23 @@ func (s *session) connectNATS(ctx context.Context) (err error) {
 		return fmt.Errorf("ensure streams: %w", err)
 	}
 	// A user who may not read advisories gets none; the checks by time remain.
-	s.advisories = make(chan *nats.Msg, 64)
-	if _, err := s.nc.ChanSubscribe(apiAdvisories, s.advisories); err != nil {
+	s.purged = make(chan struct{}, 1)
+	if _, err := s.nc.Subscribe(apiAdvisories, s.advise); err != nil {
 		return fmt.Errorf("subscribe to advisories: %w", err)
 	}
 	return nil
+}
+
+// advise passes on that a stream of ours was purged: of all the calls to the
+// server's API, the one that takes messages away and moves no sequence.
+func (s *session) advise(m *nats.Msg) {
+	if !isPurge(m.Data, s.cfg.Streams) {
+		return
+	}
+	select {
+	case s.purged <- struct{}{}:
+	default: // the last one is still to be looked at
+	}
 }
 
 // open makes a connection of the session's own: a session of Postgres is what

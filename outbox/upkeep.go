@@ -30,8 +30,8 @@ func (s *session) maintain(ctx context.Context, due <-chan struct{}) error {
 		case <-heal.C:
 			err = s.healer.check(ctx)
 			s.lag(ctx)
-		case m := <-s.advisories:
-			err = s.healer.advise(ctx, m)
+		case <-s.purged:
+			err = s.healer.confirm.check(ctx, s.healer, 0)
 		case <-turn.C:
 			err = s.turn(ctx, keeper)
 		}

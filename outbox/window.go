@@ -110,8 +110,8 @@ const chunkSQL = `
 SELECT ` + rowColumns + `
 FROM jetbox.outbox_%d
 WHERE id > $1 AND id <= $2
-	AND pg_visible_in_snapshot(xid, $4::text::pg_snapshot)
-	AND NOT pg_visible_in_snapshot(xid, $3::text::pg_snapshot)
+	AND pg_visible_in_snapshot(xid, $4::pg_snapshot)
+	AND NOT pg_visible_in_snapshot(xid, $3::pg_snapshot)
 ORDER BY id
 LIMIT $5`
 

@@ -69,11 +69,27 @@ func Stream(t testing.TB, cfg jetstream.StreamConfig) jetstream.StreamConfig {
 	if len(cfg.Subjects) == 0 {
 		cfg.Subjects = []string{prefix + ".>"}
 	}
-	if _, err := js.CreateStream(t.Context(), cfg); err != nil {
-		t.Fatalf("testenv: create stream: %v", err)
-	}
+	createStream(t, js, cfg)
 	t.Cleanup(func() { deleteStream(t, js, cfg.Name) })
 	return cfg
+}
+
+// noStore is what nats-server 2.15.2 answers now and then when many streams are
+// made at once; the same call goes well a moment later.
+const noStore = jetstream.ErrorCode(10049)
+
+func createStream(t testing.TB, js jetstream.JetStream, cfg jetstream.StreamConfig) {
+	t.Helper()
+	Eventually(t, "the server to make the stream", func() bool {
+		_, err := js.CreateStream(t.Context(), cfg)
+		if e, ok := errors.AsType[*jetstream.APIError](err); ok && e.ErrorCode == noStore {
+			return false
+		}
+		if err != nil {
+			t.Fatalf("testenv: create stream: %v", err)
+		}
+		return true
+	})
 }
 
 // deleteStream also accepts a test that has deleted its stream itself.
