@@ -10,6 +10,8 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/jetboxhq/jetbox/internal/wait"
 )
 
 // prepare waits for Postgres, learns which days the inbox covers and looks up
@@ -26,7 +28,7 @@ func (w *Worker) prepare(ctx context.Context) error {
 			return fmt.Errorf("inbox: prepare: %w", err)
 		}
 		w.log.LogAttrs(ctx, slog.LevelWarn, "postgres is away, worker waits", slog.Any("error", err))
-		sleep(ctx, delays.NextBackOff())
+		wait.Sleep(ctx, delays.NextBackOff())
 	}
 }
 
@@ -80,7 +82,7 @@ func (w *Worker) refreshDays(ctx context.Context) error {
 
 // keepDays has the inbox's partitions made and dropped every hour.
 func (w *Worker) keepDays(ctx context.Context) error {
-	for sleep(ctx, time.Hour) {
+	for wait.Sleep(ctx, time.Hour) {
 		if err := w.refreshDays(ctx); err != nil && ctx.Err() == nil {
 			w.log.LogAttrs(ctx, slog.LevelWarn, "inbox upkeep failed, will try in an hour", slog.Any("error", err))
 		}

@@ -16,6 +16,8 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/nats-io/nats.go/jetstream"
 	"pgregory.net/rapid"
+
+	"github.com/jetboxhq/jetbox/internal/wait"
 )
 
 func TestPlan_KeepsEachKeysOrderInAsFewCallsAsItTakes(t *testing.T) {
@@ -194,7 +196,7 @@ func TestDrain_OutlivesShutdownByItsGrace(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, shutdown := context.WithCancel(t.Context())
-		work, cancel := drain(ctx, 5*time.Second)
+		work, cancel := wait.Drain(ctx, 5*time.Second)
 		defer cancel()
 		shutdown()
 		time.Sleep(4 * time.Second)

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/jetboxhq/jetbox/internal/streams"
+	"github.com/jetboxhq/jetbox/internal/wait"
 )
 
 // Dialer connects to NATS. The worker closes the connection, and dials again
@@ -66,7 +67,7 @@ func NewWorker(db *pgxpool.Pool, dial Dialer, cfg WorkerConfig, handlers ...Hand
 // on cannot help: the schema or a handler's function is missing, or the durable
 // consumer is not fit.
 func (w *Worker) Run(ctx context.Context) error {
-	work, cancel := drain(ctx, w.cfg.DrainTimeout)
+	work, cancel := wait.Drain(ctx, w.cfg.DrainTimeout)
 	defer cancel()
 	if err := w.prepare(ctx); err != nil || ctx.Err() != nil {
 		return err
@@ -75,30 +76,6 @@ func (w *Worker) Run(ctx context.Context) error {
 	g.Go(func() error { return w.keepDays(ctx) })
 	g.Go(func() error { return w.sessions(ctx, work) })
 	return g.Wait()
-}
-
-// drain returns a context for work already begun: it outlives ctx by at most
-// grace, so that a batch is finished rather than torn.
-func drain(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
-	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() {
-		if sleep(work, grace) {
-			cancel(errors.New("drain timeout"))
-		}
-	})
-	return work, func() { stop(); cancel(nil) }
-}
-
-// sleep waits for d and reports whether ctx was still alive at the end.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // sessions builds one session after another.
@@ -118,7 +95,7 @@ func (w *Worker) sessions(ctx, work context.Context) error {
 			delays.Reset()
 		}
 		w.log.LogAttrs(ctx, slog.LevelWarn, "session ended, will connect again", slog.Any("error", err))
-		sleep(ctx, delays.NextBackOff())
+		wait.Sleep(ctx, delays.NextBackOff())
 	}
 	return nil
 }

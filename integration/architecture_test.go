@@ -22,6 +22,7 @@ import (
 	_ "github.com/jetboxhq/jetbox/internal/proxy"
 	_ "github.com/jetboxhq/jetbox/internal/streams"
 	_ "github.com/jetboxhq/jetbox/internal/telemetry"
+	_ "github.com/jetboxhq/jetbox/internal/wait"
 	_ "github.com/jetboxhq/jetbox/internal/wire"
 	_ "github.com/jetboxhq/jetbox/migrations"
 	_ "github.com/jetboxhq/jetbox/outbox"
@@ -32,10 +33,11 @@ const module = "github.com/jetboxhq/jetbox/"
 // arrows is what each package may import of this module. The two halves meet on
 // the wire and in the table of dead letters, never in Go.
 var arrows = map[string]string{
-	"outbox":              "internal/deadletter internal/streams internal/wire",
-	"inbox":               "internal/deadletter internal/streams internal/wire",
+	"outbox":              "internal/deadletter internal/streams internal/wire internal/wait",
+	"inbox":               "internal/deadletter internal/streams internal/wire internal/wait",
 	"migrations":          "",
 	"internal/wire":       "",
+	"internal/wait":       "",
 	"internal/deadletter": "",
 	"internal/streams":    "",
 	"internal/natsconn":   "",
@@ -43,15 +45,15 @@ var arrows = map[string]string{
 	"internal/process":    "",
 	"internal/daemon":     "",
 	"internal/telemetry":  "",
-	"internal/localenv":   "",
+	"internal/localenv":   "internal/wait",
 	"internal/config":     "internal/streams",
-	"internal/bench":      "inbox internal/deadletter internal/localenv internal/natsconn internal/streams internal/wire migrations outbox",
-	"internal/demo":       "internal/localenv internal/process internal/proxy migrations",
-	"internal/api":        "inbox internal/deadletter internal/operator internal/streams internal/wire outbox",
-	"internal/doctor":     "inbox internal/deadletter internal/streams internal/wire",
-	"internal/operator":   "inbox internal/deadletter internal/streams internal/wire outbox",
-	"integration/testenv": "internal/localenv migrations",
-	"examples/worker":     "inbox internal/deadletter internal/streams internal/wire",
+	"internal/bench":      "inbox internal/deadletter internal/localenv internal/natsconn internal/streams internal/wire migrations outbox internal/wait",
+	"internal/demo":       "internal/localenv internal/process internal/proxy migrations internal/wait",
+	"internal/api":        "inbox internal/deadletter internal/operator internal/streams internal/wire outbox internal/wait",
+	"internal/doctor":     "inbox internal/deadletter internal/streams internal/wire internal/wait",
+	"internal/operator":   "inbox internal/deadletter internal/streams internal/wire outbox internal/wait",
+	"integration/testenv": "internal/localenv migrations internal/wait",
+	"examples/worker":     "inbox internal/deadletter internal/streams internal/wire internal/wait",
 	"cmd/jetbox":          "*",
 }
 

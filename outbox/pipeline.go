@@ -7,12 +7,14 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/jetboxhq/jetbox/internal/wait"
 )
 
 // pipeline overlaps reading, preparing, publishing and recording, each in order.
 // When ctx is done the reader stops and the rest finishes what is in flight.
 func (s *session) pipeline(ctx context.Context, rd *reader, pub *publisher, led *ledger) error {
-	work, cancel := drain(ctx, s.cfg.DrainTimeout)
+	work, cancel := wait.Drain(ctx, s.cfg.DrainTimeout)
 	defer cancel()
 	g, work := errgroup.WithContext(work)
 	reading, stopReading := context.WithCancel(work)
@@ -75,7 +77,7 @@ func (s *session) record(ctx context.Context, led *ledger, in <-chan *batch) err
 
 // beat renews the lease, and passes on that a scheduled message is due.
 func (s *session) beat(ctx context.Context, due chan<- struct{}) error {
-	for sleep(ctx, min(s.cfg.Lease/3, time.Second)) {
+	for wait.Sleep(ctx, min(s.cfg.Lease/3, time.Second)) {
 		isDue, err := s.lease.renew(ctx)
 		if err != nil {
 			return unlessDone(ctx, err)
@@ -106,16 +108,4 @@ func (s *session) watch(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
-}
-
-// drain returns a context for work already begun: it outlives ctx by at most
-// grace, so a batch is finished rather than torn.
-func drain(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
-	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() {
-		if sleep(work, grace) {
-			cancel(errors.New("drain timeout"))
-		}
-	})
-	return work, func() { stop(); cancel(nil) }
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/jetboxhq/jetbox/internal/streams"
+	"github.com/jetboxhq/jetbox/internal/wait"
 )
 
 // Dialer opens a NATS connection that the caller closes. The relay asks for a
@@ -157,7 +158,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		if healthy || time.Since(began) > pause.MaxInterval {
 			pause.Reset()
 		}
-		if !sleep(ctx, pause.NextBackOff()) {
+		if !wait.Sleep(ctx, pause.NextBackOff()) {
 			return nil
 		}
 	}
@@ -195,17 +196,5 @@ func unlessDone(ctx context.Context, err error) error {
 		return nil
 	default:
 		return err
-	}
-}
-
-// sleep waits for d and reports whether ctx was still alive at the end.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

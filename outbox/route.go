@@ -105,7 +105,7 @@ func (p plainRoute) publishTogether(ctx context.Context, msgs []*nats.Msg) (stor
 		futures = append(futures, f)
 	}
 	for i, f := range futures {
-		ack, ackErr := wait(ctx, f)
+		ack, ackErr := awaitAck(ctx, f)
 		if ackErr != nil {
 			return i, seq, fmt.Errorf("publish: %w", ackErr)
 		}
@@ -119,7 +119,7 @@ func (p plainRoute) publishTogether(ctx context.Context, msgs []*nats.Msg) (stor
 
 var errAckTimeout = errors.New("no ack in time")
 
-func wait(ctx context.Context, f jetstream.PubAckFuture) (*jetstream.PubAck, error) {
+func awaitAck(ctx context.Context, f jetstream.PubAckFuture) (*jetstream.PubAck, error) {
 	late := time.NewTimer(2 * ackTimeout)
 	defer late.Stop()
 	select {

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/jetboxhq/jetbox/inbox"
+	"github.com/jetboxhq/jetbox/internal/wait"
 )
 
 // builtinHandlers are for a first look, before jetbox.yaml names any: each shows
@@ -31,7 +32,7 @@ type napPayload struct {
 }
 
 func nap(ctx context.Context, msg inbox.Message[napPayload]) (napPayload, error) {
-	if !sleep(ctx, time.Duration(msg.Payload.Milliseconds)*time.Millisecond) {
+	if !wait.Sleep(ctx, time.Duration(msg.Payload.Milliseconds)*time.Millisecond) {
 		return napPayload{}, context.Cause(ctx)
 	}
 	return msg.Payload, nil

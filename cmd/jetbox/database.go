@@ -12,6 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/jetboxhq/jetbox/internal/wait"
 )
 
 const databaseExample = "postgres://relay@db/app"
@@ -84,7 +86,7 @@ func connect(ctx context.Context, cfg *pgx.ConnConfig, patience time.Duration) (
 			return conn, nil
 		case answered(err):
 			return nil, fmt.Errorf("connect to Postgres: %w", err)
-		case time.Now().After(deadline) || !sleep(ctx, min(pause.NextBackOff(), time.Second)):
+		case time.Now().After(deadline) || !wait.Sleep(ctx, min(pause.NextBackOff(), time.Second)):
 			return nil, fmt.Errorf("%w: connect to Postgres: %w", errUnreachable, err)
 		}
 	}
@@ -95,16 +97,4 @@ func connect(ctx context.Context, cfg *pgx.ConnConfig, patience time.Duration) (
 func answered(err error) bool {
 	e, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && !strings.HasPrefix(e.Code, "57P") && !strings.HasPrefix(e.Code, "53")
-}
-
-// sleep waits for d and reports whether ctx was still alive at the end.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/jetboxhq/jetbox/internal/daemon"
+	"github.com/jetboxhq/jetbox/internal/wait"
 	"github.com/jetboxhq/jetbox/migrations"
 )
 
@@ -36,7 +37,7 @@ func (g gate) Run(ctx context.Context) error {
 			told = err.Error()
 			g.log.LogAttrs(ctx, slog.LevelWarn, "waiting for Postgres", slog.Any("error", err))
 		}
-		if !sleep(ctx, min(pause.NextBackOff(), 5*time.Second)) {
+		if !wait.Sleep(ctx, min(pause.NextBackOff(), 5*time.Second)) {
 			return nil
 		}
 	}

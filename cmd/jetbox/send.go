@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/jetboxhq/jetbox/internal/operator"
+	"github.com/jetboxhq/jetbox/internal/wait"
 	"github.com/jetboxhq/jetbox/outbox"
 )
 
@@ -52,7 +53,7 @@ func (c sendCommand) Run(ctx context.Context, w world) error {
 func (c sendCommand) report(ctx context.Context, w world, conn *pgx.Conn, id uuid.UUID) error {
 	deadline := time.Now().Add(c.Wait)
 	s, err := operator.ReadStatus(ctx, conn, id)
-	for err == nil && !s.Ended() && time.Now().Before(deadline) && sleep(ctx, 50*time.Millisecond) {
+	for err == nil && !s.Ended() && time.Now().Before(deadline) && wait.Sleep(ctx, 50*time.Millisecond) {
 		s, err = operator.ReadStatus(ctx, conn, id)
 	}
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/jetboxhq/jetbox/inbox"
+	"github.com/jetboxhq/jetbox/internal/wait"
 	"github.com/jetboxhq/jetbox/migrations"
 	"github.com/jetboxhq/jetbox/outbox"
 )
@@ -57,7 +58,7 @@ func (c statusCommand) Run(ctx context.Context, w world) error {
 		return err
 	}
 	for {
-		if err := c.once(ctx, w, conn); err != nil || !c.Watch || !sleep(ctx, time.Second) {
+		if err := c.once(ctx, w, conn); err != nil || !c.Watch || !wait.Sleep(ctx, time.Second) {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jetboxhq/jetbox/internal/operator"
+	"github.com/jetboxhq/jetbox/internal/wait"
 )
 
 // watcher is the one who asks on behalf of all who wait for a job: one query a
@@ -111,7 +112,7 @@ func (w *watcher) run(ctx context.Context) error {
 		if away {
 			pause = maxPause
 		}
-		if !sleep(ctx, pause) {
+		if !wait.Sleep(ctx, pause) {
 			return nil
 		}
 	}
@@ -123,16 +124,4 @@ func (w *watcher) ask(ctx context.Context, ids []uuid.UUID) error {
 	ended, err := operator.Ended(ctx, w.db, ids)
 	w.tell(ended)
 	return err
-}
-
-// sleep waits for d and reports whether ctx was still alive at the end.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

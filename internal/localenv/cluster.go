@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/jetboxhq/jetbox/internal/wait"
 )
 
 const startTimeout = 60 * time.Second
@@ -46,7 +48,7 @@ func (c cluster) startInstalled(ctx context.Context, bin string) (*Postgres, err
 		if p, err = c.run(ctx, bin, user); !errors.Is(err, errEnded) {
 			return p, err
 		}
-		if !sleep(ctx, 100*time.Millisecond) {
+		if !wait.Sleep(ctx, 100*time.Millisecond) {
 			break
 		}
 	}
@@ -183,14 +185,4 @@ func freePort(ctx context.Context) (int, error) {
 		return 0, fmt.Errorf("free port: %w", err)
 	}
 	return l.Addr().(*net.TCPAddr).Port, l.Close()
-}
-
-// sleep waits for d and reports whether ctx was still alive at the end.
-func sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
-	}
 }
