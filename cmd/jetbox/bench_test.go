@@ -69,7 +69,7 @@ func TestBench_MeasuresAndCleansUp(t *testing.T) {
 	db := testenv.EmptyDatabase(t)
 	on := func() vars { return vars{"DATABASE_URL": dsn(db), "NATS_URL": testenv.NATSURL(t)} }
 	t.Run("benchmarks", func(t *testing.T) {
-		t.Run("relay", func(t *testing.T) { t.Parallel(); checkRelay(t, on()) })
+		t.Run("relay", func(t *testing.T) { t.Parallel(); checkRelay(t, vars{}) }) // own servers: on a shared one, WAL is everybody's
 		t.Run("worker", func(t *testing.T) { t.Parallel(); checkWorker(t, on()) })
 		t.Run("e2e", func(t *testing.T) { t.Parallel(); checkE2E(t, on()) })
 		t.Run("insert", func(t *testing.T) { t.Parallel(); checkInsert(t, on()) })
@@ -88,11 +88,14 @@ func checkRelay(t *testing.T, v vars) {
 	if f.Bench != "relay" || f.Messages != 3000 || f.Rate <= 0 || f.LimitRate <= 0 || f.Ratio <= 0 || f.CPU <= 0 || f.Route == "" {
 		t.Errorf("relay = %+v, want every figure", f)
 	}
-	if f.WAL == nil || *f.WAL > 100 { // an UPDATE a message would write hundreds
-		t.Errorf("WAL = %v bytes a message, want next to none", f.WAL)
+	if f.WAL == nil || f.DeadTuples == nil {
+		t.Fatalf("relay = %+v, want WAL and dead tuples", f)
 	}
-	if f.DeadTuples == nil || *f.DeadTuples != 0 {
-		t.Errorf("dead tuples = %v, want 0", f.DeadTuples)
+	if *f.WAL > 100 { // an UPDATE a message would write hundreds
+		t.Errorf("WAL = %.1f bytes a message, want next to none", *f.WAL)
+	}
+	if *f.DeadTuples != 0 {
+		t.Errorf("dead tuples = %d, want 0", *f.DeadTuples)
 	}
 	if svg, err := os.ReadFile(plot); err != nil || !strings.HasPrefix(string(svg), "<svg") {
 		t.Errorf("plot = %.20q, %v, want an SVG", svg, err)
