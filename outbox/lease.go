@@ -88,28 +88,34 @@ func (l *lease) waitUntilFree(ctx context.Context) error {
 	return err
 }
 
-// renewLeaseSQL also tells whether a scheduled message is due: one round trip a
-// second for both keeps an idle relay quiet.
+// pulse is what a renewal of the lease brings along.
+type pulse struct {
+	due    bool // a scheduled message is
+	paused bool // an operator wants no publishing
+}
+
+// renewLeaseSQL also asks for the pulse: one round trip a second for all of it
+// keeps an idle relay quiet.
 const renewLeaseSQL = `
 UPDATE jetbox.relay_lease
 SET expires_at = clock_timestamp() + @ttl
 WHERE epoch = @epoch AND owner = @owner
-RETURNING EXISTS (SELECT FROM jetbox.scheduled WHERE run_at <= now())`
+RETURNING EXISTS (SELECT FROM jetbox.scheduled WHERE run_at <= now()), coalesce(paused_until > clock_timestamp(), false)`
 
 // renew prolongs the lease, unless another relay has taken it.
-func (l *lease) renew(ctx context.Context) (due bool, err error) {
+func (l *lease) renew(ctx context.Context) (p pulse, err error) {
 	ctx, cancel := context.WithDeadlineCause(ctx, *l.until.Load(), errLeaseLost)
 	defer cancel()
 	asked := time.Now()
-	err = l.conn.QueryRow(ctx, renewLeaseSQL, pgx.StrictNamedArgs{"epoch": l.epoch, "owner": l.owner, "ttl": l.ttl}).Scan(&due)
+	err = l.conn.QueryRow(ctx, renewLeaseSQL, pgx.StrictNamedArgs{"epoch": l.epoch, "owner": l.owner, "ttl": l.ttl}).Scan(&p.due, &p.paused)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows), errors.Is(context.Cause(ctx), errLeaseLost):
-		return false, errLeaseLost
+		return p, errLeaseLost
 	case err != nil:
-		return false, fmt.Errorf("renew lease: %w", err)
+		return p, fmt.Errorf("renew lease: %w", err)
 	}
 	l.extend(asked)
-	return due, nil
+	return p, nil
 }
 
 const releaseLeaseSQL = `

@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -42,10 +43,14 @@ func (s *session) pipeline(ctx context.Context, rd *reader, pub *publisher, led 
 		defer stopBeating()
 		return s.record(work, led, published)
 	})
-	g.Go(func() error { return s.beat(beating, due) })
+	var paused atomic.Bool
+	g.Go(func() error { return s.beat(beating, due, func() { paused.Store(true); stopReading() }) })
 	g.Go(func() error { return s.watch(beating) })
 	g.Go(func() error { return s.maintain(reading, due) })
-	return g.Wait()
+	if err := g.Wait(); err != nil || !paused.Load() {
+		return err
+	}
+	return errPaused
 }
 
 // pass does step to each batch, in order, and passes it on.
@@ -75,14 +80,21 @@ func (s *session) record(ctx context.Context, led *ledger, in <-chan *batch) err
 	return nil
 }
 
-// beat renews the lease, and passes on that a scheduled message is due.
-func (s *session) beat(ctx context.Context, due chan<- struct{}) error {
-	for wait.Sleep(ctx, min(s.cfg.Lease/3, time.Second)) {
-		isDue, err := s.lease.renew(ctx)
+// beatEvery leaves room for two renewals that fail.
+func (s *session) beatEvery() time.Duration { return min(s.cfg.Lease/3, time.Second) }
+
+// beat renews the lease, and passes on that a scheduled message is due, or that
+// the relay is to pause.
+func (s *session) beat(ctx context.Context, due chan<- struct{}, pause func()) error {
+	for wait.Sleep(ctx, s.beatEvery()) {
+		p, err := s.lease.renew(ctx)
 		if err != nil {
 			return unlessDone(ctx, err)
 		}
-		if isDue {
+		if p.paused {
+			pause()
+		}
+		if p.due {
 			select {
 			case due <- struct{}{}:
 			default: // the last one is still being moved

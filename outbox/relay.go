@@ -151,8 +151,8 @@ func (r *Relay) Run(ctx context.Context) error {
 		if fatal || ctx.Err() != nil {
 			return unlessDone(ctx, fmt.Errorf("outbox: %w", err))
 		}
-		if errors.Is(err, errRewound) {
-			continue // found and logged: the next session starts where the loss was
+		if errors.Is(err, errRewound) || errors.Is(err, errPaused) {
+			continue // the next session starts where the loss was, or rests
 		}
 		r.note(ctx, err)
 		if healthy || time.Since(began) > pause.MaxInterval {

@@ -59,6 +59,9 @@ func (r *Relay) session(ctx context.Context) error {
 		return err
 	}
 	defer s.release()
+	if err := s.rest(ctx); err != nil {
+		return err
+	}
 	r.m.active.Set(1)
 	defer r.m.active.Set(0)
 	return s.lead(ctx)

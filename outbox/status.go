@@ -29,6 +29,10 @@ type Status struct {
 	Leader string `json:"leader"`
 	// Epoch counts how often the lease changed hands.
 	Epoch int64 `json:"epoch"`
+	// PausedUntil is set while an operator keeps the relay from publishing.
+	PausedUntil *time.Time `json:"paused_until"`
+	// PublishedPerSecond is the mean of the last minute.
+	PublishedPerSecond float64 `json:"published_per_second"`
 }
 
 // PendingCap bounds what ReadStatus counts, so that it stays cheap at any
@@ -61,7 +65,10 @@ SELECT p.n, p.estimated, p.oldest, coalesce(extract(epoch FROM clock_timestamp()
 	(SELECT published_at FROM jetbox.relay_batch ORDER BY seq DESC LIMIT 1),
 	(SELECT count(*) FROM (SELECT FROM jetbox.scheduled LIMIT @cap) s),
 	(SELECT CASE WHEN expires_at > clock_timestamp() THEN owner ELSE '' END FROM jetbox.relay_lease),
-	(SELECT epoch FROM jetbox.relay_lease)
+	(SELECT epoch FROM jetbox.relay_lease),
+	(SELECT paused_until FROM jetbox.relay_lease WHERE paused_until > clock_timestamp()),
+	(SELECT coalesce(sum(n), 0) / 60.0 FROM (SELECT n, published_at FROM jetbox.relay_batch ORDER BY seq DESC LIMIT @cap) l
+		WHERE published_at > clock_timestamp() - interval '1 minute')::float8
 FROM pending p
 ORDER BY p.n DESC
 LIMIT 1`
@@ -86,7 +93,8 @@ const statusIndexSQL = `SET LOCAL enable_seqscan = off`
 func (s *Status) read(ctx context.Context, tx pgx.Tx) error {
 	var age float64
 	err := tx.QueryRow(ctx, statusSQL, pgx.StrictNamedArgs{"cap": PendingCap}).Scan(
-		&s.Pending, &s.Estimated, &s.OldestPending, &age, &s.Published, &s.LastBatchAt, &s.Scheduled, &s.Leader, &s.Epoch)
+		&s.Pending, &s.Estimated, &s.OldestPending, &age, &s.Published, &s.LastBatchAt, &s.Scheduled, &s.Leader, &s.Epoch,
+		&s.PausedUntil, &s.PublishedPerSecond)
 	s.OldestPendingAge = time.Duration(age * float64(time.Second))
 	return err
 }
