@@ -23,7 +23,8 @@ type Process struct {
 	Log        string // file that takes stdout and stderr of every start
 
 	cmd   *exec.Cmd
-	ended chan error
+	ended chan struct{} // closed when the process has ended
+	err   error         // how, once ended is closed
 }
 
 // Start starts the process, or starts it again.
@@ -39,11 +40,18 @@ func (p *Process) Start() error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("%s: start: %w", p.Name, err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }() // received by Kill or Stop
-	p.cmd, p.ended = cmd, ended
+	ended := make(chan struct{})
+	p.cmd, p.ended, p.err = cmd, ended, nil
+	go func() { // waited for by Kill or Stop
+		p.err = cmd.Wait()
+		close(ended)
+	}()
 	return nil
 }
+
+// Ended is closed when the process that was started last has ended, on our
+// request or by itself. Stop then tells how.
+func (p *Process) Ended() <-chan struct{} { return p.ended }
 
 // Signal sends sig, such as SIGSTOP and SIGCONT.
 func (p *Process) Signal(sig os.Signal) error {
@@ -58,15 +66,16 @@ func (p *Process) Kill() error {
 	if err := p.Signal(os.Kill); err != nil {
 		return err
 	}
-	_ = p.bury(<-p.ended) // killed, as was asked
+	_ = p.bury() // killed, as was asked
 	return nil
 }
 
-// bury notes that the process has ended, with err.
-func (p *Process) bury(err error) error {
+// bury waits for the end of the process and returns how it was.
+func (p *Process) bury() error {
+	<-p.ended
 	p.cmd = nil
-	if err != nil {
-		return fmt.Errorf("%s: %w", p.Name, err)
+	if p.err != nil {
+		return fmt.Errorf("%s: %w", p.Name, p.err)
 	}
 	return nil
 }
@@ -79,8 +88,8 @@ func (p *Process) Stop() error {
 	}
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // an end that came first is seen below
 	select {
-	case err := <-p.ended:
-		return p.bury(err)
+	case <-p.ended:
+		return p.bury()
 	case <-time.After(30 * time.Second):
 		return errors.Join(fmt.Errorf("%s does not stop", p.Name), p.Kill())
 	}

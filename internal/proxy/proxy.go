@@ -1,9 +1,10 @@
 // Package proxy stands between a process and its server on the loopback and
 // breaks the link on purpose: it holds back what flows in one direction, or
 // cuts. It is how the demo and the tests kill a process between two steps
-// without a hook in it.
+// without a hook in it. It can also be slow, cut up what it carries, and lose a
+// COMMIT or the reply to one.
 //
-// A proxy neither reads nor changes what it carries.
+// A proxy changes nothing of what it carries, and reads none of it but COMMIT.
 package proxy
 
 import (
@@ -11,7 +12,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -29,11 +33,14 @@ const (
 // Proxy forwards connections to one server.
 type Proxy struct {
 	listener net.Listener
-	target   string
 	gates    [2]gate
+	commits  commits
+	delay    atomic.Int64 // of each read, in nanoseconds
+	slice    atomic.Int64 // bytes a write, 0 for all
 
-	mu    sync.Mutex
-	links map[*link]struct{}
+	mu     sync.Mutex
+	target string
+	links  map[*link]struct{}
 }
 
 // Listen opens a port on the loopback for target, a host and port. Nothing is
@@ -75,6 +82,20 @@ func (p *Proxy) Hold(d Direction) { p.gates[d].close() }
 // Release lets everything held flow on.
 func (p *Proxy) Release(d Direction) { p.gates[d].open() }
 
+// Slow holds every read up by delay, and writes on at most slice bytes at a
+// time. Zero is no delay, and all at once.
+func (p *Proxy) Slow(delay time.Duration, slice int) {
+	p.delay.Store(int64(delay))
+	p.slice.Store(int64(slice))
+}
+
+// Retarget has new connections go to another server.
+func (p *Proxy) Retarget(target string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.target = target
+}
+
 // Cut closes every connection; new ones are accepted.
 func (p *Proxy) Cut() {
 	p.mu.Lock()
@@ -89,6 +110,7 @@ type link struct {
 	client, server net.Conn
 	ended          chan struct{}
 	once           sync.Once
+	deaf           atomic.Bool // the next reply is lost, and the link with it
 }
 
 func (l *link) cut() {
@@ -101,7 +123,10 @@ func (l *link) cut() {
 
 // carry forwards one connection until either side, a cut or ctx ends it.
 func (p *Proxy) carry(ctx context.Context, client net.Conn) {
-	server, err := net.Dial("tcp", p.target)
+	p.mu.Lock()
+	target := p.target
+	p.mu.Unlock()
+	server, err := net.Dial("tcp", target)
 	if err != nil {
 		client.Close() // the client sees a server that is away, which it is
 		return
@@ -117,21 +142,25 @@ func (p *Proxy) carry(ctx context.Context, client net.Conn) {
 	}()
 	defer context.AfterFunc(ctx, l.cut)()
 	var g errgroup.Group
-	g.Go(func() error { return l.pump(server, client, &p.gates[ToServer]) })
-	g.Go(func() error { return l.pump(client, server, &p.gates[ToClient]) })
+	g.Go(func() error { return p.pump(l, ToServer) })
+	g.Go(func() error { return p.pump(l, ToClient) })
 	_ = g.Wait() // either end closing is how a connection ends
 }
 
-func (l *link) pump(to, from net.Conn, g *gate) error {
+func (p *Proxy) pump(l *link, d Direction) error {
 	defer l.cut()
+	from, to := l.client, l.server
+	if d == ToClient {
+		from, to = to, from
+	}
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
 		if n > 0 {
-			if !g.pass(l.ended) {
+			if !p.pass(l, d, buf[:n]) {
 				return net.ErrClosed
 			}
-			if _, err := to.Write(buf[:n]); err != nil {
+			if err := p.write(to, buf[:n]); err != nil {
 				return err
 			}
 		}
@@ -139,6 +168,37 @@ func (l *link) pump(to, from net.Conn, g *gate) error {
 			return err
 		}
 	}
+}
+
+// pass waits until b may go on in direction d, and reports false if it never may.
+func (p *Proxy) pass(l *link, d Direction, b []byte) bool {
+	if d == ToClient && l.deaf.Load() {
+		return false
+	}
+	if d == ToServer && !p.commits.pass(l, b) {
+		return false
+	}
+	if delay := time.Duration(p.delay.Load()); delay > 0 {
+		select {
+		case <-time.After(delay):
+		case <-l.ended:
+			return false
+		}
+	}
+	return p.gates[d].pass(l.ended)
+}
+
+func (p *Proxy) write(to net.Conn, b []byte) error {
+	slice := int(p.slice.Load())
+	if slice == 0 {
+		slice = len(b)
+	}
+	for part := range slices.Chunk(b, slice) {
+		if _, err := to.Write(part); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // gate is open at first.
