@@ -19,9 +19,10 @@ type Status struct {
 // ConsumerStatus is one durable consumer's part of a Status.
 type ConsumerStatus struct {
 	Consumer  string
-	Processed int64 // messages the inbox remembers, of those counted
-	Retrying  int64 // messages with a failed attempt that are neither done nor dead
-	Dead      int64 // dead letters; the relay's own are under deadletter.Relay
+	Processed int64   // messages the inbox remembers, of those counted
+	Retrying  int64   // messages with a failed attempt that are neither done nor dead
+	PerSecond float64 // processed in the last minute, as its mean
+	Dead      int64   // dead letters; the relay's own are under deadletter.Relay
 }
 
 // countCap bounds what ReadStatus counts: about 50 ms of work.
@@ -58,6 +59,13 @@ func ReadStatus(ctx context.Context, db *pgx.Conn) (Status, error) {
 	}
 	for _, l := range letters {
 		s.of(l.Consumer).Dead = l.Letters
+	}
+	rates, err := readRates(ctx, db)
+	if err != nil {
+		return Status{}, fmt.Errorf("inbox: status: %w", err)
+	}
+	for consumer, rate := range rates {
+		s.of(consumer).PerSecond = rate
 	}
 	return s, nil
 }
