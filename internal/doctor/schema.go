@@ -79,23 +79,31 @@ func partitions(ctx context.Context, conn *pgx.Conn, _ Config) ([]Finding, error
 	})
 }
 
-// privilegesSQL lists what this role may not do and relay and worker must.
+// privilegesSQL lists what this role may not do and relay and worker must,
+// unless it may do all that one of relay, worker and operator must: then that is
+// what it is for.
 const privilegesSQL = `
-SELECT format('%s ON %s', need, relation)
-FROM (VALUES
-	('jetbox.outbox', 'SELECT'), ('jetbox.outbox', 'INSERT'), ('jetbox.outbox_0', 'TRUNCATE'),
-	('jetbox.relay_batch', 'SELECT'), ('jetbox.relay_batch', 'INSERT'), ('jetbox.relay_batch', 'DELETE'),
-	('jetbox.relay_lease', 'SELECT'), ('jetbox.relay_lease', 'UPDATE'),
-	('jetbox.scheduled', 'SELECT'), ('jetbox.scheduled', 'UPDATE'), ('jetbox.scheduled', 'DELETE'),
-	('jetbox.dead_letter', 'SELECT'), ('jetbox.dead_letter', 'INSERT'), ('jetbox.dead_letter', 'UPDATE'),
-	('jetbox.inbox', 'SELECT'), ('jetbox.inbox', 'INSERT'),
-	('jetbox.failed_attempt', 'SELECT'), ('jetbox.failed_attempt', 'INSERT'), ('jetbox.failed_attempt', 'DELETE')
-) AS p (relation, need)
-WHERE NOT has_table_privilege(relation, need)
-UNION ALL
-SELECT 'EXECUTE ON FUNCTION ' || f FROM (VALUES
-	('jetbox.maintain_inbox(interval, interval)'), ('jetbox.summarize_outbox(int)')) AS f (f)
-WHERE NOT has_function_privilege(f, 'EXECUTE')`
+WITH need (part, relation, privilege) AS (VALUES
+	('relay', 'jetbox.outbox', 'SELECT'), ('relay', 'jetbox.outbox', 'INSERT'), ('relay', 'jetbox.outbox_0', 'TRUNCATE'),
+	('relay', 'jetbox.relay_batch', 'SELECT'), ('relay', 'jetbox.relay_batch', 'INSERT'), ('relay', 'jetbox.relay_batch', 'DELETE'),
+	('relay', 'jetbox.relay_lease', 'SELECT'), ('relay', 'jetbox.relay_lease', 'UPDATE'),
+	('relay', 'jetbox.scheduled', 'SELECT'), ('relay', 'jetbox.scheduled', 'UPDATE'), ('relay', 'jetbox.scheduled', 'DELETE'),
+	('relay', 'jetbox.dead_letter', 'INSERT'), ('relay', 'jetbox.dead_letter', 'UPDATE'),
+	('worker', 'jetbox.dead_letter', 'INSERT'), ('worker', 'jetbox.dead_letter', 'UPDATE'),
+	('worker', 'jetbox.inbox', 'SELECT'), ('worker', 'jetbox.inbox', 'INSERT'), ('worker', 'jetbox.inbox', 'DELETE'),
+	('worker', 'jetbox.failed_attempt', 'SELECT'), ('worker', 'jetbox.failed_attempt', 'INSERT'), ('worker', 'jetbox.failed_attempt', 'DELETE'),
+	('operator', 'jetbox.relay_batch', 'INSERT'), ('operator', 'jetbox.dead_letter', 'DELETE'), ('operator', 'jetbox.api_token', 'INSERT')
+), missing AS (
+	SELECT part, format('%s ON %s', privilege, relation) AS missing FROM need
+	WHERE NOT CASE WHEN privilege IN ('TRUNCATE', 'DELETE') THEN has_table_privilege(relation, privilege)
+		ELSE has_any_column_privilege(relation, privilege) END
+	UNION ALL
+	SELECT part, 'EXECUTE ON FUNCTION ' || f FROM (VALUES
+		('worker', 'jetbox.maintain_inbox(interval, interval)'), ('relay', 'jetbox.summarize_outbox(int)')) AS f (part, f)
+	WHERE NOT has_function_privilege(f, 'EXECUTE')
+)
+SELECT DISTINCT missing FROM missing
+WHERE part <> 'operator' AND (SELECT count(DISTINCT part) FROM missing) = 3`
 
 func privileges(ctx context.Context, conn *pgx.Conn, _ Config) ([]Finding, error) {
 	return lines(ctx, conn, "privileges", privilegesSQL, func(grant string) Finding {
