@@ -34,6 +34,7 @@ type cli struct {
 	Token    tokenCommand    `cmd:"" help:"Make, list and revoke tokens of the jobs API."`
 	Status   statusCommand   `cmd:"" help:"Show what waits, what is done and what is dead."`
 	Health   healthCommand   `cmd:"" help:"Ask the daemon on this machine whether it is ready: exit code 0 or 1."`
+	Tail     tailCommand     `cmd:"" help:"Show messages as they pass: sent, done and dead."`
 	Show     showCommand     `cmd:"" help:"Tell one message's whole life."`
 	Dead     deadCommand     `cmd:"" help:"See dead letters, send them out again, or discard them."`
 	Send     sendCommand     `cmd:"" help:"Enqueue one message. Example: jetbox send jobs.echo '{\"hello\": \"world\"}' --wait 5s"`

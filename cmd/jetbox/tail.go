@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/jetboxhq/jetbox/internal/operator"
+	"github.com/jetboxhq/jetbox/internal/wait"
+)
+
+type tailCommand struct {
+	operatorFlags
+	Subject string `arg:"" optional:"" help:"Only on this subject; * and > are wildcards."`
+}
+
+// lookEvery is how soon a line follows what it tells.
+const lookEvery = 500 * time.Millisecond
+
+func (c tailCommand) Run(ctx context.Context, w world) error {
+	return c.with(ctx, w, func(conn *pgx.Conn) error {
+		tail, err := operator.NewTail(ctx, conn, c.Subject)
+		for err == nil && wait.Sleep(ctx, lookEvery) {
+			var list []operator.Passing
+			if list, err = tail.Next(ctx); err == nil {
+				err = c.print(w, list)
+			}
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	})
+}
+
+func (c tailCommand) print(w world, list []operator.Passing) error {
+	for _, p := range list {
+		if c.JSON {
+			if err := json.NewEncoder(w.stdout).Encode(p); err != nil {
+				return err
+			}
+			continue
+		}
+		if _, err := fmt.Fprintln(w.stdout, passingLine(p)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// passingLine keeps to one line whatever a handler returned.
+func passingLine(p operator.Passing) string {
+	at, text := p.At.Local().Format("15:04:05.000"), oneLine(p.Text)
+	if p.ID == nil {
+		return fmt.Sprintf("%s  %-7s  %s", at, p.What, text)
+	}
+	return strings.TrimRight(fmt.Sprintf("%s  %-7s  %s  %s  %s  %s", at, p.What, p.ID, p.Subject, p.Consumer, text), " ")
+}
+
+// oneLine is the beginning of text, without what would move a terminal's cursor.
+func oneLine(text string) string {
+	runes := []rune(strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
+			return ' '
+		}
+		return r
+	}, text))
+	if len(runes) > 100 {
+		return string(runes[:99]) + "…"
+	}
+	return string(runes)
+}
