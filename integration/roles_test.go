@@ -55,7 +55,7 @@ func (l *lab) verb(args ...string) string {
 	return string(out)
 }
 
-// appWorker lets the handler's owner do what the handler does.
+// asWorker is a worker that may also do what its handler does.
 func (l *lab) asWorker() *lab {
 	worker := l.as("jetbox_worker")
 	u, err := url.Parse(worker.url)
