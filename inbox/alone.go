@@ -26,16 +26,15 @@ func (s *session) oneByOne(ctx context.Context, ds []*delivery) error {
 
 // alone settles d, or returns why it cannot be settled now.
 func (s *session) alone(ctx context.Context, d *delivery) error {
-	rest, err := s.skipKnown(ctx, []*delivery{d})
-	if err != nil || len(rest) == 0 {
-		return err
-	}
-	suspect, err := s.countAttempt(ctx, d)
+	k, suspect, err := s.lookUp(ctx, d)
 	if err != nil {
 		return err
 	}
-	if d.attempt > s.cfg.MaxAttempts {
-		d.refusal = fmt.Errorf("%d attempts failed", s.cfg.MaxAttempts)
+	if done, dead, rest := k.split([]*delivery{d}); len(rest) == 0 {
+		return s.settleKnown(ctx, done, dead)
+	}
+	if d.attempt > d.handler.limits.MaxAttempts {
+		d.refusal = fmt.Errorf("%d attempts failed", d.handler.limits.MaxAttempts)
 		return s.bury(ctx, []*delivery{d})
 	}
 	if suspect {
@@ -48,15 +47,19 @@ func (s *session) alone(ctx context.Context, d *delivery) error {
 	return s.attemptAlone(ctx, d)
 }
 
-// countAttempt sets which attempt this is, and says whether an earlier one
-// ended with its worker.
-func (s *session) countAttempt(ctx context.Context, d *delivery) (suspect bool, err error) {
+// lookUp asks what the database has of d, sets which attempt this is, and says
+// whether an earlier one ended with its worker.
+func (s *session) lookUp(ctx context.Context, d *delivery) (k known, suspect bool, err error) {
 	err = s.insist(ctx, func() error {
-		n, before, err := attempts(ctx, s.db, s.cfg.Consumer, d)
-		d.attempt, suspect = n+1, before
-		return away(err)
+		var b pgx.Batch
+		k = askKnown(&b, s.cfg.Consumer, []*delivery{d})
+		askAttempts(&b, s.cfg.Consumer, d, func(n int, before bool) { d.attempt, suspect = n+1, before })
+		return away(s.db.SendBatch(ctx, &b).Close())
 	})
-	return suspect, err
+	if err != nil {
+		return k, false, fmt.Errorf("look up: %w", err)
+	}
+	return k, suspect, nil
 }
 
 // isolateSuspect waits for its turn: two messages of which one may kill the
@@ -110,7 +113,7 @@ func (s *session) perform(ctx context.Context, d *delivery) error {
 		})
 	}
 	result, err := s.runAlone(ctx, d, func(call caller, own []*delivery) error {
-		return call(func(ctx context.Context) error { return d.handler.call(ctx, own[0]) })
+		return call(d.handler.limits.Timeout, func(ctx context.Context) error { return d.handler.call(ctx, own[0]) })
 	})
 	if err != nil {
 		return err
@@ -125,7 +128,7 @@ func (s *session) perform(ctx context.Context, d *delivery) error {
 // changed the payload. It returns the result.
 func (s *session) runAlone(ctx context.Context, d *delivery, run func(caller, []*delivery) error) (*string, error) {
 	own := copies([]*delivery{d})
-	return protect(ctx, s.cfg.HandlerTimeout, func(call caller) (_ *string, err error) {
+	return protect(ctx, func(call caller) (_ *string, err error) {
 		if own[0].payload, err = d.handler.decode(own[0]); err != nil {
 			return nil, Permanent(err)
 		}
@@ -186,8 +189,7 @@ func (s *session) blame(ctx context.Context, step func() error) error {
 
 // fail puts a failed attempt on record and asks for another, or gives up.
 func (s *session) fail(ctx context.Context, d *delivery, cause error) error {
-	_, permanent := errors.AsType[*permanentError](cause)
-	if permanent || d.attempt >= s.cfg.MaxAttempts {
+	if d.isLast(cause) {
 		d.failure = cause
 		return s.bury(ctx, []*delivery{d})
 	}
@@ -196,4 +198,10 @@ func (s *session) fail(ctx context.Context, d *delivery, cause error) error {
 	}
 	s.retry(ctx, d, cause)
 	return nil
+}
+
+// isLast says whether an attempt that failed with cause was the last.
+func (d *delivery) isLast(cause error) bool {
+	_, permanent := errors.AsType[*permanentError](cause)
+	return permanent || d.attempt >= d.handler.limits.MaxAttempts
 }

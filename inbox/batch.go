@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -12,9 +14,9 @@ import (
 // process settles every delivery of batch, or gives all that are left back to
 // the broker when Postgres is away or the worker stops.
 func (s *session) process(ctx context.Context, batch []*delivery) {
-	for left := batch; len(left) > 0; {
-		now, again := unique(left)
-		slow, err := s.settleAll(ctx, now)
+	for parts := [][]*delivery{batch}; len(parts) > 0; {
+		now, again := unique(parts[0])
+		left, err := s.settleAll(ctx, now)
 		if err == nil && s.isStopping() {
 			err = errStopping // for what is left
 		}
@@ -22,13 +24,13 @@ func (s *session) process(ctx context.Context, batch []*delivery) {
 			s.postpone(ctx, batch, err)
 			return
 		}
-		left = append(slow, again...)
+		parts = filled(slices.Concat(left, [][]*delivery{again}, parts[1:])...)
 	}
 }
 
-// settleAll settles ds, except those it leaves because others of their batch
-// were slow.
-func (s *session) settleAll(ctx context.Context, ds []*delivery) (slow []*delivery, err error) {
+// settleAll settles ds, except for those it leaves, in the order in which they
+// are to run.
+func (s *session) settleAll(ctx context.Context, ds []*delivery) (left [][]*delivery, err error) {
 	fit, unfit := s.admit(ds)
 	if err := s.bury(ctx, unfit); err != nil {
 		return nil, err
@@ -109,7 +111,7 @@ func (s *session) settleKnown(ctx context.Context, done, dead []*delivery) error
 // deliveries, of handlers whose effects are all in the transaction.
 func split(ds []*delivery) (alone, together []*delivery) {
 	for _, d := range ds {
-		if d.redelivered() || d.handler.call != nil {
+		if d.redelivered() || d.apart || d.handler.call != nil {
 			alone = append(alone, d)
 			continue
 		}
@@ -118,114 +120,129 @@ func split(ds []*delivery) (alone, together []*delivery) {
 	return alone, together
 }
 
-// together runs ds in one transaction, but for those it leaves because others
-// were slow. Any error undoes the transaction, and all run one by one.
-func (s *session) together(ctx context.Context, ds []*delivery) (slow []*delivery, err error) {
+// together runs ds in one transaction, but for those it leaves: they come after
+// slow ones, or the transaction was lost and they run in parts.
+func (s *session) together(ctx context.Context, ds []*delivery) (left [][]*delivery, err error) {
 	if len(ds) == 0 {
 		return nil, nil
 	}
 	start := time.Now()
 	var k known
 	var r round
+	var at atomic.Pointer[group]
 	err = s.untilBegun(ctx, func() error {
 		return inTx(ctx, s.db,
-			func(b *pgx.Batch) { k = askKnown(b, s.cfg.Consumer, ds) },
+			func(b *pgx.Batch) {
+				k = askKnown(b, s.cfg.Consumer, ds)
+				b.Queue(savepointSQL)
+			},
 			func(tx pgx.Tx) (err error) {
 				_, _, rest := k.split(ds)
-				r, err = s.runSome(ctx, tx, rest)
+				r, err = s.runSome(ctx, tx, rest, &at)
 				return err
 			})
 	})
 	if err != nil {
 		s.metrics.rollbacks.Inc()
-		return nil, s.apart(ctx, ds, err)
+		return s.takeApart(ctx, ds, at.Load(), err)
 	}
 	s.metrics.committed(r.ran, time.Since(start))
 	for _, d := range r.ran {
 		s.ack(ctx, d, outcomeCommitted)
 	}
+	s.caution.learn(len(r.failed) > 0)
+	if err := s.settleFailed(ctx, r.failed); err != nil {
+		return nil, err
+	}
 	done, dead, _ := k.split(ds)
-	return r.slow, s.settleKnown(ctx, done, dead)
+	return filled(r.slow), s.settleKnown(ctx, done, dead)
 }
 
 // round is what became of a batch in its transaction.
-type round struct{ ran, slow []*delivery }
+type round struct{ ran, failed, slow []*delivery }
 
 // runSome runs and records ds, until it has taken batchTime or the worker
-// stops. What it returns are copies.
-func (s *session) runSome(ctx context.Context, tx pgx.Tx, ds []*delivery) (round, error) {
+// stops.
+func (s *session) runSome(ctx context.Context, tx pgx.Tx, ds []*delivery, at *atomic.Pointer[group]) (r round, err error) {
 	if len(ds) == 0 {
 		return round{}, nil
 	}
 	start := time.Now()
-	own := copies(ds)
-	r, err := protect(ctx, s.cfg.HandlerTimeout, func(call caller) (r round, err error) {
-		for _, g := range plan(own) {
-			if len(r.ran) > 0 && (time.Since(start) > batchTime || s.isStopping()) {
-				r.slow = append(r.slow, g.ds...)
-				continue
-			}
-			if err := runHandler(call, tx, g.handler, g.ds); err != nil {
-				return round{}, err
-			}
-			r.ran = append(r.ran, g.ds...)
-		}
-		return r, nil
+	limit := s.caution.limit()
+	todo := fence(plan(ds, limit), limit)
+	p, err := protect(ctx, func(call caller) (*pass, error) {
+		p := &pass{tx: tx, call: call, at: at, todo: todo}
+		return p, p.run(ctx, func() bool { return time.Since(start) > batchTime || s.isStopping() })
 	})
 	if err != nil {
 		return round{}, err
 	}
-	return r, record(ctx, tx, s.cfg.Consumer, r.ran)
-}
-
-// apart settles the messages of a transaction that failed with err. If there
-// was one only, its failure is known; several take turns.
-func (s *session) apart(ctx context.Context, ds []*delivery, err error) error {
-	if len(ds) > 1 || isAway(err) || errors.Is(err, errDuplicate) || ctx.Err() != nil {
-		return s.oneByOne(ctx, ds)
+	r.ran = messages(p.ran, func(g *group) []*delivery { return g.own })
+	r.slow = messages(p.todo, func(g *group) []*delivery { return g.ds })
+	r.failed = p.failed
+	if err := record(ctx, tx, s.cfg.Consumer, r.ran); err != nil {
+		return round{}, err
 	}
-	if _, err := s.countAttempt(ctx, ds[0]); err != nil {
-		return err
-	}
-	return s.fail(ctx, ds[0], err)
+	return r, noteFailures(ctx, tx, s.cfg.Consumer, r.failed)
 }
 
 // batchTime ends a batch of slow handlers early: its first messages wait for
 // the commit, and so does everyone behind the locks they took.
 const batchTime = 250 * time.Millisecond
 
+// takeApart says how the messages of a transaction that was lost to err run
+// instead: what a single message did is settled, or done by it alone; what may
+// be anybody's doing is halved.
+func (s *session) takeApart(ctx context.Context, ds []*delivery, at *group, err error) ([][]*delivery, error) {
+	if ctx.Err() != nil {
+		return nil, err
+	}
+	if len(ds) == 1 {
+		at = &group{ds: ds}
+	}
+	if at == nil || len(at.ds) > 1 {
+		return [][]*delivery{ds[:len(ds)/2], ds[len(ds)/2:]}, nil
+	}
+	i := slices.Index(ds, at.ds[0])
+	if !isAway(err) && !errors.Is(err, errDuplicate) {
+		return filled(ds[:i], ds[i+1:]), s.failAlone(ctx, ds[i], err)
+	}
+	ds[i].apart = true
+	return filled(ds[:i], ds[i:i+1], ds[i+1:]), nil
+}
+
+// failAlone settles d, which failed with cause.
+func (s *session) failAlone(ctx context.Context, d *delivery, cause error) error {
+	if _, _, err := s.lookUp(ctx, d); err != nil {
+		return err
+	}
+	return s.fail(ctx, d, cause)
+}
+
+// settleFailed asks for another attempt at ds, whose failures are on record, or
+// gives them up.
+func (s *session) settleFailed(ctx context.Context, ds []*delivery) error {
+	var dead []*delivery
+	for _, d := range ds {
+		if d.isLast(d.failure) {
+			dead = append(dead, d)
+			continue
+		}
+		s.retry(ctx, d, d.failure)
+	}
+	return s.bury(ctx, dead)
+}
+
 // runHandler calls h within tx, and checks how it leaves the transaction.
 func runHandler(call caller, tx pgx.Tx, h *Handler, ds []*delivery) error {
-	err := call(func(ctx context.Context) error { return h.inTransaction(ctx, handlerTx{tx}, ds) })
+	err := call(h.limits.Timeout, func(ctx context.Context) error { return h.inTransaction(ctx, handlerTx{tx}, ds) })
 	if err != nil {
 		return err
 	}
 	return intact(tx)
 }
 
-// group is what one call of a handler gets.
-type group struct {
-	handler *Handler
-	ds      []*delivery
-}
-
-// plan orders ds into calls: as few as it takes for handlers that take a set,
-// while no message runs before an earlier one of its key.
-func plan(ds []*delivery) []*group {
-	var groups []*group
-	open := map[*Handler]int{} // the group that a handler's messages may join
-	latest := map[string]int{} // the last group with a message of the key
-	for _, d := range ds {
-		at, ok := open[d.handler]
-		if !ok || d.handler.runSet == nil || (d.env.Key != "" && at < latest[d.env.Key]) {
-			at = len(groups)
-			groups = append(groups, &group{handler: d.handler})
-			open[d.handler] = at
-		}
-		groups[at].ds = append(groups[at].ds, d)
-		if d.env.Key != "" {
-			latest[d.env.Key] = at
-		}
-	}
-	return groups
+// filled drops the parts that are empty.
+func filled(parts ...[]*delivery) [][]*delivery {
+	return slices.DeleteFunc(parts, func(ds []*delivery) bool { return len(ds) == 0 })
 }

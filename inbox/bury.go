@@ -82,5 +82,5 @@ func (s *session) reason(d *delivery) error {
 	if _, permanent := errors.AsType[*permanentError](d.failure); permanent {
 		return d.failure
 	}
-	return fmt.Errorf("attempt %d of %d failed: %w", d.attempt, s.cfg.MaxAttempts, d.failure)
+	return fmt.Errorf("attempt %d of %d failed: %w", d.attempt, d.handler.limits.MaxAttempts, d.failure)
 }

@@ -29,7 +29,8 @@ type WorkerConfig struct {
 	Concurrency int
 	// Calls is how many handlers made with Handle run at once. Zero means 32.
 	Calls int
-	// MaxAttempts is how many attempts a message gets. Zero means 5.
+	// MaxAttempts is how many attempts a message gets, where its handler's Limits
+	// do not say. Zero means 5.
 	MaxAttempts int
 	// RetryDelay is how long a failed message waits for its second attempt; each
 	// later one waits twice as long, up to 5 minutes. Zero means 1 s.
@@ -37,7 +38,8 @@ type WorkerConfig struct {
 	// AckWait is how long the broker waits for a sign of life of a message's
 	// worker before it delivers the message to another. Zero means 30 s.
 	AckWait time.Duration
-	// HandlerTimeout is how long one call of a handler may take. Zero means 30 s.
+	// HandlerTimeout is how long one call of a handler may take, where its Limits
+	// do not say. Zero means 30 s.
 	HandlerTimeout time.Duration
 	// Retention is how long a processed message is remembered. It must exceed
 	// the outbox's, or a replay runs a message again. Zero means 14 days.
@@ -106,6 +108,7 @@ func (c WorkerConfig) validate(handlers []Handler) error {
 		check(h.subject != "", "a handler has no subject")
 		check(!seen[h.subject], "two handlers for subject %s", h.subject)
 		seen[h.subject] = true
+		errs = append(errs, h.validate())
 	}
 	return errors.Join(errs...)
 }

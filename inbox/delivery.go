@@ -24,6 +24,7 @@ type delivery struct {
 	payload any      // decoded for handler
 	arrived time.Time
 
+	apart   bool    // is to run in a transaction of its own
 	attempt int     // of this run, from 1
 	result  *string // JSON, once the handler is done
 	refusal error   // why it is not to be handled, if so
@@ -110,9 +111,9 @@ func (d *delivery) attrs(err error) []slog.Attr {
 	}
 }
 
-// byID sorts deliveries, so that transactions meet each other's IDs in one
+// sorted has ds in the order of their IDs, so that transactions meet each other's IDs in one
 // order and cannot deadlock on them.
-func byID(ds []*delivery) []*delivery {
+func sorted(ds []*delivery) []*delivery {
 	return slices.SortedFunc(slices.Values(ds), func(a, b *delivery) int {
 		return bytes.Compare(a.env.ID[:], b.env.ID[:])
 	})

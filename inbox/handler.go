@@ -12,6 +12,7 @@ import (
 // HandleBatch, SQLFunction or Handle.
 type Handler struct {
 	subject string
+	limits  Limits
 	decode  func(*delivery) (any, error)
 
 	// One of these is set. run and runSet have all their effects in tx; prepare

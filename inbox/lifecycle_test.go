@@ -240,7 +240,7 @@ func TestRun_EndsWhenTheDatabaseLacksWhatItNeeds(t *testing.T) {
 }
 
 func configURL(c *pgx.ConnConfig) string {
-	return fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=%s sslmode=disable", c.Host, c.Port, c.User, c.Password, c.Database)
+	return fmt.Sprintf("host=%s port=%d user=%s password='%s' dbname=%s sslmode=disable", c.Host, c.Port, c.User, c.Password, c.Database)
 }
 
 func TestRun_WaitsForADatabaseThatIsAway(t *testing.T) {

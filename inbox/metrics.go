@@ -48,7 +48,7 @@ func newMetrics(cfg WorkerConfig) (*metrics, error) {
 		}),
 		rollbacks: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "inbox_batch_rollbacks_total",
-			Help: "Batches rolled back, whose messages then ran one by one.",
+			Help: "Batches whose transaction was lost, and whose messages then ran in parts.",
 		}),
 		ackFailures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "inbox_ack_failures_total",

@@ -19,21 +19,21 @@ var (
 // deafness is how long a handler may run on after its context is done.
 const deafness = 2 * time.Second
 
-// caller calls a handler with a context of its own.
-type caller func(handler func(context.Context) error) error
+// caller calls a handler with a context of its own, for at most limit, and
+// makes an error of its panic.
+type caller func(limit time.Duration, handler func(context.Context) error) error
 
-// protect runs fn, which calls handlers through its caller, each for at most
-// limit. fn has a goroutine of its own, so that a panic and a Goexit end as
-// errors, and so that it can be left behind when a handler is deaf to its
-// context. That goroutine then lives until the handler returns, so fn may write
-// nothing that its caller reads: what it has to say it returns.
-func protect[T any](ctx context.Context, limit time.Duration, fn func(caller) (T, error)) (T, error) {
+// protect runs fn, which calls handlers through its caller. fn has a goroutine
+// of its own, so that a panic and a Goexit end as errors, and so that it can be
+// left behind when a handler is deaf to its context. That goroutine then lives
+// until the handler returns, so fn may write nothing that its caller reads: what
+// it has to say it returns.
+func protect[T any](ctx context.Context, fn func(caller) (T, error)) (T, error) {
 	ctx, leave := context.WithCancel(ctx)
 	defer leave() // what is left behind calls no other handler
-	grace := min(limit, deafness)
-	patience := time.NewTimer(limit + grace)
+	patience := time.NewTimer(time.Hour)
 	defer patience.Stop()
-	defer context.AfterFunc(ctx, func() { patience.Reset(grace) })()
+	defer context.AfterFunc(ctx, func() { patience.Reset(deafness) })()
 	ended := make(chan outcome[T], 1)
 	go func() {
 		o := outcome[T]{err: errGoexit}
@@ -43,14 +43,14 @@ func protect[T any](ctx context.Context, limit time.Duration, fn func(caller) (T
 			}
 			ended <- o
 		}()
-		o.value, o.err = fn(func(handler func(context.Context) error) error {
+		o.value, o.err = fn(func(limit time.Duration, handler func(context.Context) error) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			patience.Reset(limit + grace)
+			patience.Reset(limit + min(limit, deafness))
 			ctx, cancel := context.WithTimeoutCause(ctx, limit, errHandlerTimeout)
 			defer cancel()
-			return timedOut(ctx, limit, handler(ctx))
+			return timedOut(ctx, limit, survive(ctx, handler))
 		})
 	}()
 	var deaf T
@@ -58,8 +58,18 @@ func protect[T any](ctx context.Context, limit time.Duration, fn func(caller) (T
 	case o := <-ended:
 		return o.value, o.err
 	case <-patience.C:
-		return deaf, fmt.Errorf("%w after %v: %w", errHandlerTimeout, limit, errDeaf)
+		return deaf, fmt.Errorf("%w: %w", errHandlerTimeout, errDeaf)
 	}
+}
+
+// survive makes an error of a handler's panic.
+func survive(ctx context.Context, handler func(context.Context) error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = panicError(v)
+		}
+	}()
+	return handler(ctx)
 }
 
 type outcome[T any] struct {

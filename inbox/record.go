@@ -76,7 +76,7 @@ func record(ctx context.Context, tx pgx.Tx, consumer string, ds []*delivery) err
 	n := len(ds)
 	ids, days := make([]pgtype.UUID, n), make([]pgtype.Date, n)
 	subjects, results := make([]string, n), make([]*string, n)
-	for i, d := range byID(ds) {
+	for i, d := range sorted(ds) {
 		ids[i], days[i], subjects[i], results[i] = d.id(), d.day, d.msg.Subject(), d.result
 	}
 	_, err := tx.Exec(ctx, recordSQL, consumer, ids, days, subjects, results)
@@ -97,13 +97,18 @@ const attemptsSQL = `
 SELECT coalesce(max(attempt), 0), coalesce(bool_or(error = $3), false)
 FROM jetbox.failed_attempt WHERE message_id = $1 AND consumer = $2`
 
-// attempts returns how many attempts at d are on record, and whether one of
-// them was not survived.
-func attempts(ctx context.Context, db *pgxpool.Pool, consumer string, d *delivery) (n int, suspect bool, err error) {
-	if err := db.QueryRow(ctx, attemptsSQL, d.id(), consumer, unfinished).Scan(&n, &suspect); err != nil {
-		return 0, false, fmt.Errorf("attempts: %w", err)
-	}
-	return n, suspect, nil
+// askAttempts queues the question how many attempts at d are on record, and
+// whether one of them was not survived.
+func askAttempts(b *pgx.Batch, consumer string, d *delivery, answer func(n int, suspect bool)) {
+	b.Queue(attemptsSQL, d.id(), consumer, unfinished).QueryRow(func(row pgx.Row) error {
+		var n int
+		var suspect bool
+		if err := row.Scan(&n, &suspect); err != nil {
+			return err
+		}
+		answer(n, suspect)
+		return nil
+	})
 }
 
 const attemptSQL = `
@@ -115,12 +120,43 @@ const maxError = 8192
 
 // noteAttempt puts d's attempt on record as one that ended with cause.
 func noteAttempt(ctx context.Context, db executor, consumer string, d *delivery, cause string) error {
-	cause = deadletter.Text(cause[:min(len(cause), maxError)])
-	if _, err := db.Exec(ctx, attemptSQL, d.id(), consumer, d.attempt, cause); err != nil {
+	if _, err := db.Exec(ctx, attemptSQL, d.id(), consumer, d.attempt, errorText(cause)); err != nil {
 		return fmt.Errorf("note attempt: %w", err)
 	}
 	return nil
 }
+
+const failuresSQL = `
+INSERT INTO jetbox.failed_attempt (message_id, consumer, attempt, error)
+SELECT id, $1, 1 + coalesce((SELECT max(f.attempt) FROM jetbox.failed_attempt f WHERE f.message_id = k.id AND f.consumer = $1), 0), error
+FROM unnest($2::uuid[], $3::text[]) AS k (id, error)
+RETURNING message_id, attempt`
+
+// noteFailures puts the failures of ds on record as part of tx, and sets which
+// attempts they were.
+func noteFailures(ctx context.Context, tx pgx.Tx, consumer string, ds []*delivery) error {
+	if len(ds) == 0 {
+		return nil
+	}
+	ids, errs := make([]pgtype.UUID, len(ds)), make([]string, len(ds))
+	byID := make(map[uuid.UUID]*delivery, len(ds))
+	for i, d := range sorted(ds) {
+		ids[i], errs[i] = d.id(), errorText(d.failure.Error())
+		byID[d.env.ID] = d
+	}
+	rows, err := tx.Query(ctx, failuresSQL, consumer, ids, errs)
+	if err == nil {
+		var id uuid.UUID
+		var n int
+		_, err = pgx.ForEachRow(rows, []any{&id, &n}, func() error { byID[id].attempt = n; return nil })
+	}
+	if err != nil {
+		return fmt.Errorf("note failures: %w", err)
+	}
+	return nil
+}
+
+func errorText(cause string) string { return deadletter.Text(cause[:min(len(cause), maxError)]) }
 
 // executor is a pool or a transaction.
 type executor interface {

@@ -21,6 +21,7 @@ type session struct {
 	held     *held
 	batches  *lanes
 	calls    *lanes
+	caution  *caution
 	stopping <-chan struct{} // closed: finish what has begun, begin nothing
 }
 
@@ -40,7 +41,7 @@ func (w *Worker) session(ctx, work context.Context) error {
 	if err != nil {
 		return err
 	}
-	s := &session{Worker: w, conn: conn, consumer: consumer}
+	s := &session{Worker: w, conn: conn, consumer: consumer, caution: newCaution(w.cfg.BatchSize)}
 	s.held = newHeld(w.capacity())
 	s.batches = newLanes(w.cfg.Concurrency, s.held.limit)
 	s.calls = newLanes(w.cfg.Calls, s.held.limit)

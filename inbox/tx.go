@@ -131,6 +131,7 @@ func transient(err error) bool {
 var (
 	errTxOwned = errors.New("inbox: the transaction belongs to the worker, which commits it: use Begin for a savepoint")
 	errTxEnded = errors.New("the handler ended the worker's transaction itself: its effects may be committed without the message's ID")
+	errTxBusy  = errors.New("the handler returned success and left rows open: read or close them")
 	errTxLeft  = errors.New("the handler returned success from a transaction that had failed")
 )
 
@@ -150,6 +151,9 @@ func intact(tx pgx.Tx) error {
 		return Permanent(errTxEnded)
 	case 'E':
 		return errTxLeft
+	}
+	if tx.Conn().PgConn().IsBusy() {
+		return errTxBusy
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ func TestPlan_KeepsEachKeysOrderInAsFewCallsAsItTakes(t *testing.T) {
 			return d
 		})).Draw(t, "deliveries")
 		var ran []*delivery
-		for _, g := range plan(ds) {
+		for _, g := range plan(ds, 500) {
 			ran = append(ran, g.ds...)
 			if g.handler.runSet == nil && len(g.ds) != 1 {
 				t.Fatalf("%d messages for a handler that takes one", len(g.ds))
@@ -72,7 +72,7 @@ func TestPlan_JoinsWhatNothingKeepsApart(t *testing.T) {
 		d.env.Key = fmt.Sprint(i / 2)
 		ds = append(ds, d)
 	}
-	if n := len(plan(ds)); n != 2 {
+	if n := len(plan(ds, 500)); n != 2 {
 		t.Errorf("%d calls, want 2", n)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -56,7 +55,7 @@ func NewWorker(db *pgxpool.Pool, dial Dialer, cfg WorkerConfig, handlers ...Hand
 		return nil, fmt.Errorf("inbox: metrics: %w", err)
 	}
 	return &Worker{
-		db: db, dial: dial, cfg: cfg, handlers: slices.Clone(handlers), metrics: m,
+		db: db, dial: dial, cfg: cfg, handlers: cfg.limited(handlers), metrics: m,
 		log:     cfg.Logger.With(slog.String("consumer", cfg.Consumer)),
 		suspect: make(chan struct{}, 1),
 	}, nil

@@ -1,0 +1,175 @@
+package inbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// pass is one try at a batch in one transaction. A call that fails is undone to
+// the last savepoint, and what that undid runs again without it: so a message
+// that fails costs its neighbours little. Of many messages that failed in one
+// call, each half runs by itself.
+type pass struct {
+	tx   pgx.Tx
+	call caller
+	at   *atomic.Pointer[group] // what runs, for whoever is left when it never returns
+
+	todo   []*group // nil asks for a savepoint
+	ran    []*group
+	safe   int // how many of ran no later failure undoes
+	failed []*delivery
+}
+
+const (
+	savepointSQL = `SAVEPOINT jetbox`
+	undoSQL      = `ROLLBACK TO SAVEPOINT jetbox`
+)
+
+// run calls handlers until all is done, or until it has done something and
+// enough says that the rest has to wait. An error has ended the transaction.
+func (p *pass) run(ctx context.Context, enough func() bool) error {
+	for len(p.todo) > 0 && (len(p.ran)+len(p.failed) == 0 || !enough()) {
+		g := p.todo[0]
+		p.todo = p.todo[1:]
+		if err := p.step(ctx, g); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *pass) step(ctx context.Context, g *group) error {
+	if g == nil {
+		p.safe = len(p.ran)
+		return p.exec(ctx, savepointSQL)
+	}
+	err := p.try(g)
+	switch {
+	case err == nil:
+		p.ran = append(p.ran, g)
+		return nil
+	case ctx.Err() != nil || p.lost(err):
+		return err
+	}
+	return p.undo(ctx, g, err)
+}
+
+// try runs g's handler on copies: it may be left behind with them.
+func (p *pass) try(g *group) (err error) {
+	g.own = copies(g.ds)
+	if g.again { // the first run may have changed the payloads
+		for _, d := range g.own {
+			if d.payload, err = d.handler.decode(d); err != nil {
+				return Permanent(err)
+			}
+		}
+	}
+	p.at.Store(g)
+	if err = runHandler(p.call, p.tx, g.handler, g.own); err == nil {
+		p.at.Store(nil)
+	}
+	return err
+}
+
+// lost reports an error that no savepoint can undo.
+func (p *pass) lost(err error) bool {
+	return p.tx.Conn().IsClosed() || p.tx.Conn().PgConn().TxStatus() == 'I' || transient(err)
+}
+
+// undo takes back what ran since the savepoint, to run again without g.
+func (p *pass) undo(ctx context.Context, g *group, cause error) error {
+	if err := p.exec(ctx, undoSQL); err != nil {
+		return errors.Join(cause, err)
+	}
+	redo := slices.Clone(p.ran[p.safe:])
+	for _, r := range redo {
+		r.again = true
+	}
+	p.ran = p.ran[:p.safe]
+	if len(redo) > 0 {
+		redo = append(redo, nil)
+	}
+	if len(g.ds) > 1 {
+		redo = append(redo, g.halves()...)
+	} else {
+		g.own[0].failure = cause
+		p.failed = append(p.failed, g.own[0])
+	}
+	p.todo = append(redo, p.todo...)
+	return nil
+}
+
+func (p *pass) exec(ctx context.Context, sql string) error {
+	if _, err := p.tx.Exec(ctx, sql); err != nil {
+		return fmt.Errorf("%s: %w", sql, err)
+	}
+	return nil
+}
+
+// group is what one call of a handler gets.
+type group struct {
+	handler *Handler
+	ds      []*delivery
+	own     []*delivery // copies of ds, as the latest run left them
+	again   bool        // not the first run
+}
+
+// halves are g in two, with a savepoint after each.
+func (g *group) halves() []*group {
+	a := &group{handler: g.handler, ds: g.ds[:len(g.ds)/2], again: true}
+	b := &group{handler: g.handler, ds: g.ds[len(g.ds)/2:], again: true}
+	return []*group{a, nil, b, nil}
+}
+
+// plan orders ds into calls of at most limit messages: as few as it takes for
+// handlers that take a set, while no message runs before an earlier one of its
+// key.
+func plan(ds []*delivery, limit int) []*group {
+	var groups []*group
+	open := map[*Handler]int{} // the group that a handler's messages may join
+	latest := map[string]int{} // the last group with a message of the key
+	for _, d := range ds {
+		at, ok := open[d.handler]
+		if !ok || d.handler.runSet == nil || len(groups[at].ds) == limit || (d.env.Key != "" && at < latest[d.env.Key]) {
+			at = len(groups)
+			groups = append(groups, &group{handler: d.handler})
+			open[d.handler] = at
+		}
+		groups[at].ds = append(groups[at].ds, d)
+		if d.env.Key != "" {
+			latest[d.env.Key] = at
+		}
+	}
+	return groups
+}
+
+// fence puts a savepoint before each group with which more than limit messages
+// would run since the last one. The transaction begins with one.
+func fence(groups []*group, limit int) []*group {
+	fenced := make([]*group, 0, len(groups)+1)
+	since := 0
+	for _, g := range groups {
+		if since > 0 && since+len(g.ds) > limit {
+			fenced = append(fenced, nil)
+			since = 0
+		}
+		fenced = append(fenced, g)
+		since += len(g.ds)
+	}
+	return fenced
+}
+
+// messages are the deliveries of groups.
+func messages(groups []*group, of func(*group) []*delivery) (ds []*delivery) {
+	for _, g := range groups {
+		if g != nil {
+			ds = append(ds, of(g)...)
+		}
+	}
+	return ds
+}
