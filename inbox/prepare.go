@@ -51,7 +51,7 @@ func (w *Worker) prepareOnce(ctx context.Context) error {
 // or forbidden in the database, or did not come from Postgres at all.
 func unlessLasting(err error) error {
 	e, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok && errors.Is(err, errFunction) {
+	if !ok && errors.Is(err, ErrFunction) {
 		return err
 	}
 	if ok {

@@ -7,6 +7,7 @@ import (
 	"regexp"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -15,19 +16,33 @@ import (
 
 var functionName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?$`)
 
-var errFunction = errors.New("SQL function")
+// ErrFunction reports a SQL function that is missing, of the wrong kind, or not
+// to be called by the worker's role.
+var ErrFunction = errors.New("SQL function")
 
 // SQLFunction processes messages whose subject matches with a function in the
 // database: function(m jetbox.message), called for a whole batch in one
 // statement. Its effects happen exactly once; what it returns is the result.
 // The worker refuses to start unless the function exists and it may call it.
 func SQLFunction(subject, function string) Handler {
+	return SQLFunctionAs("", subject, function)
+}
+
+// SQLFunctionAs is SQLFunction, called with the rights of role instead of the
+// worker's, which only the worker's own statements keep. The worker's login must
+// be a member of role.
+//
+// It keeps an honest function from what it has no business with. Postgres lets
+// any function RESET ROLE: one that is found in another role than it was given
+// fails, but one that goes back in time is not found. Against that, make the
+// function SECURITY DEFINER, where Postgres refuses to change the role.
+func SQLFunctionAs(role, subject, function string) Handler {
 	return Handler{
 		subject: subject,
 		decode:  func(*delivery) (any, error) { return nil, nil },
 		prepare: func(ctx context.Context, db *pgxpool.Pool) (setFunc, error) {
-			sql, err := callSQL(ctx, db, function)
-			return sqlCall(sql).run, err
+			sql, err := callSQL(ctx, db, role, function)
+			return sqlCall{sql, role}.run, err
 		},
 	}
 }
@@ -36,26 +51,54 @@ func SQLFunction(subject, function string) Handler {
 // has no schema.
 const functionSQL = `
 SELECT p.oid::regproc::text, p.prorettype = 'void'::regtype, p.proretset OR p.prokind <> 'f',
-	has_function_privilege(p.oid, 'EXECUTE')
+	has_function_privilege(p.oid, 'EXECUTE'), current_user
 FROM (SELECT to_regprocedure($1 || '(jetbox.message)') AS oid) f LEFT JOIN pg_proc p ON p.oid = f.oid`
 
-// callSQL returns the statement that calls function for a set of messages.
-func callSQL(ctx context.Context, db *pgxpool.Pool, function string) (string, error) {
+// callSQL returns the statement by which role calls function for a set of
+// messages.
+func callSQL(ctx context.Context, db *pgxpool.Pool, role, function string) (sql string, err error) {
 	if !functionName.MatchString(function) {
-		return "", fmt.Errorf("%w %q: want name or schema.name", errFunction, function)
+		return "", fmt.Errorf("%w %q: want name or schema.name", ErrFunction, function)
 	}
+	err = pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+		if err := allowedAs(ctx, tx, role, function); err != nil {
+			return err
+		}
+		sql, err = findFunction(ctx, tx, function)
+		return err
+	})
+	return sql, err
+}
+
+// allowedAs lets tx go on as role.
+func allowedAs(ctx context.Context, tx pgx.Tx, role, function string) error {
+	if role == "" {
+		return nil
+	}
+	_, err := setRole(ctx, tx, role, true)
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return fmt.Errorf("%w %s, role %s: %s: GRANT the role TO the worker's login", ErrFunction, function, role, e.Message)
+	}
+	return err
+}
+
+func findFunction(ctx context.Context, tx pgx.Tx, function string) (string, error) {
 	var name *string
 	var void, set, allowed *bool
-	if err := db.QueryRow(ctx, functionSQL, function).Scan(&name, &void, &set, &allowed); err != nil {
-		return "", fmt.Errorf("look up function %s: %w", function, err)
+	var user string
+	err := tx.QueryRow(ctx, functionSQL, function).Scan(&name, &void, &set, &allowed, &user)
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "42501" {
+		return "", fmt.Errorf("%w %s, as role %s: %s: GRANT USAGE ON that schema", ErrFunction, function, user, e.Message)
 	}
 	switch {
+	case err != nil:
+		return "", fmt.Errorf("look up function %s: %w", function, err)
 	case name == nil:
-		return "", fmt.Errorf("%w %s(jetbox.message) does not exist", errFunction, function)
+		return "", fmt.Errorf("%w %s(jetbox.message) does not exist", ErrFunction, function)
 	case *set:
-		return "", fmt.Errorf("%w %s does not return a single value", errFunction, function)
+		return "", fmt.Errorf("%w %s does not return a single value", ErrFunction, function)
 	case !*allowed:
-		return "", fmt.Errorf("%w %s: this role may not EXECUTE it", errFunction, function)
+		return "", fmt.Errorf("%w %s: role %s may not call it: GRANT EXECUTE ON FUNCTION %[2]s(jetbox.message) TO %[3]s", ErrFunction, function, user)
 	}
 	call := *name + "(" + messageSQL + ")"
 	if *void {
@@ -72,19 +115,15 @@ FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::byte
 	WITH ORDINALITY AS m (id, subject, key, headers, payload, bytes, content_type, attempt, n)
 ORDER BY n`
 
-// sqlCall is a statement that callSQL made.
-type sqlCall string
+// sqlCall is a statement that callSQL made, and who is to run it.
+type sqlCall struct{ sql, role string }
 
 func (c sqlCall) run(ctx context.Context, tx pgx.Tx, ds []*delivery) error {
 	args, err := messageArgs(ds)
 	if err != nil {
 		return err
 	}
-	rows, err := tx.Query(ctx, string(c), args...)
-	if err != nil {
-		return err
-	}
-	results, err := pgx.CollectRows(rows, pgx.RowTo[*string])
+	results, err := c.query(ctx, tx, args)
 	if err != nil {
 		return err
 	}
@@ -94,6 +133,47 @@ func (c sqlCall) run(ctx context.Context, tx pgx.Tx, ds []*delivery) error {
 		}
 	}
 	return nil
+}
+
+// query runs the statement as its role, and goes on as the worker. An error
+// needs no way back: it undoes the change of role with everything else.
+func (c sqlCall) query(ctx context.Context, tx pgx.Tx, args []any) ([]*string, error) {
+	if c.role == "" {
+		return c.results(ctx, tx, args)
+	}
+	worker, err := setRole(ctx, tx, c.role, true)
+	if err != nil {
+		return nil, err
+	}
+	results, err := c.results(ctx, tx, args)
+	if err != nil {
+		return nil, err
+	}
+	// For the session: what a function set for that itself would outlive the
+	// transaction.
+	after, err := setRole(ctx, tx, worker, false)
+	if err == nil && after != c.role {
+		err = Permanent(fmt.Errorf("the function changed its role from %s to %s", c.role, after))
+	}
+	return results, err
+}
+
+func (c sqlCall) results(ctx context.Context, tx pgx.Tx, args []any) ([]*string, error) {
+	rows, err := tx.Query(ctx, c.sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[*string])
+}
+
+const setRoleSQL = `SELECT current_user, set_config('role', $1, $2)`
+
+// setRole changes who tx is, for good or until its end, and says who it was.
+func setRole(ctx context.Context, tx pgx.Tx, role string, local bool) (before string, err error) {
+	if err := tx.QueryRow(ctx, setRoleSQL, role, local).Scan(&before, nil); err != nil {
+		return "", fmt.Errorf("role %s: %w", role, err)
+	}
+	return before, nil
 }
 
 func checkResult(result *string) (*string, error) {
