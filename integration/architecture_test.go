@@ -52,6 +52,7 @@ var arrows = map[string]string{
 	"internal/api":        "inbox internal/deadletter internal/operator internal/streams internal/wire outbox internal/wait",
 	"internal/doctor":     "inbox internal/deadletter internal/streams internal/wire internal/wait",
 	"internal/operator":   "inbox internal/deadletter internal/streams internal/wire outbox internal/wait",
+	"integration/nemesis": "internal/localenv internal/process internal/proxy internal/wait migrations",
 	"integration/testenv": "internal/localenv migrations internal/wait",
 	"examples/worker":     "inbox internal/deadletter internal/streams internal/wire internal/wait",
 	"cmd/jetbox":          "*",

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/jetboxhq/jetbox/internal/wait"
+)
+
+func crashPostgres(sig syscall.Signal) func(context.Context, *lab, fault) error {
+	return func(ctx context.Context, l *lab, f fault) error {
+		if err := l.postgres.crash(sig, func() { wait.Sleep(ctx, min(f.For, time.Second)) }); err != nil {
+			return err
+		}
+		return l.postgres.start(ctx, l.links)
+	}
+}
+
+// terminateSQL ends a part of the sessions, ours and the daemons' alike.
+const terminateSQL = `
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND random() < 0.5`
+
+func terminateBackends(ctx context.Context, l *lab, f fault) error {
+	for end := time.Now().Add(f.For); time.Now().Before(end); {
+		_, _ = l.count(ctx, terminateSQL) // Postgres may be away for another reason
+		wait.Sleep(ctx, 400*time.Millisecond)
+	}
+	return nil
+}
+
+// holdXminSQL makes a snapshot that keeps every dead row; lockSQL stands in the
+// way of the relay's records and the worker's.
+const (
+	holdXminSQL = `SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM nemesis.truth`
+	lockSQL     = `LOCK TABLE jetbox.relay_batch, jetbox.inbox IN EXCLUSIVE MODE`
+)
+
+// holdTransaction keeps a transaction open in which sql ran.
+func holdTransaction(sql string) func(context.Context, *lab, fault) error {
+	return func(ctx context.Context, l *lab, f fault) error {
+		conn, err := l.db.Acquire(ctx)
+		if err != nil {
+			return err
+		}
+		defer conn.Release()
+		pg := conn.Conn().PgConn()
+		if _, err := pg.Exec(ctx, "BEGIN; "+sql).ReadAll(); err != nil {
+			return fmt.Errorf("hold a transaction: %w", err)
+		}
+		wait.Sleep(ctx, f.For)
+		_, _ = pg.Exec(ctx, "ROLLBACK").ReadAll() // a broken connection is rolled back, too
+		return nil
+	}
+}

@@ -1,0 +1,98 @@
+// Nemesis breaks jetbox on purpose and counts what was lost, doubled or put out
+// of order: nothing, or it exits with 1.
+//
+// Each run has a Postgres and one or three nats-servers of its own, and two
+// relays, two workers and the API as processes, every link through a proxy.
+// While applications commit messages, faults strike by a plan that the seed
+// decides, up to three at a time. Then everything heals, drains and is checked.
+//
+// The same seed makes the same plan, not the same run: the machine's scheduler
+// is not in it. Disks keep what was written; no power is cut.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := nemesis(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "nemesis:", err)
+		os.Exit(1)
+	}
+}
+
+var errViolated = errors.New("invariants were violated")
+
+func nemesis(ctx context.Context) error {
+	seed := flag.Uint64("seed", 1, "of the first run")
+	seeds := flag.Uint64("seeds", 1, "how many runs, each with the next seed")
+	duration := flag.Duration("duration", 30*time.Second, "of the faults of a run")
+	parallel := flag.Int("parallel", 1, "how many runs at once")
+	recovery := flag.Duration("recovery", time.Minute, "how long a run may take to drain after its faults")
+	verbose := flag.Bool("v", false, "show every fault")
+	flag.Parse()
+
+	dir, err := os.MkdirTemp("", "jetbox-nemesis-bin-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	bin, err := build(ctx, dir)
+	if err != nil {
+		return err
+	}
+	var t totals
+	var g errgroup.Group
+	g.SetLimit(*parallel)
+	for s := *seed; s < *seed+*seeds && ctx.Err() == nil; s++ {
+		g.Go(func() error {
+			say := func(format string, args ...any) { t.say("seed %d: "+format, append([]any{s}, args...)...) }
+			o := options{bin: bin, recovery: *recovery, say: func(string, ...any) {}}
+			if *verbose {
+				o.say = say
+			}
+			say("begins")
+			r, err := run(ctx, newPlan(s, *duration), o)
+			if ctx.Err() == nil {
+				t.add(s, r, err)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // no run returns an error: t has them
+	t.say("%s", t.String())
+	if t.failures > 0 {
+		return errViolated
+	}
+	return ctx.Err()
+}
+
+// binaries are the programs under test.
+type binaries struct{ jetbox, nats string }
+
+// build makes them from this module: jetbox, and the nats-server that go.mod names.
+func build(ctx context.Context, dir string) (binaries, error) {
+	b := binaries{filepath.Join(dir, "jetbox"), filepath.Join(dir, "nats-server")}
+	for path, pkg := range map[string]string{
+		b.jetbox: "github.com/jetboxhq/jetbox/cmd/jetbox",
+		b.nats:   "github.com/nats-io/nats-server/v2",
+	} {
+		if out, err := exec.CommandContext(ctx, "go", "build", "-o", path, pkg).CombinedOutput(); err != nil {
+			return b, fmt.Errorf("go build %s: %w\n%s", pkg, err, out)
+		}
+	}
+	return b, nil
+}

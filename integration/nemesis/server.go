@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/jetboxhq/jetbox/internal/localenv"
+	"github.com/jetboxhq/jetbox/internal/process"
+	"github.com/jetboxhq/jetbox/internal/proxy"
+)
+
+// server is a nats-server as a process of its own.
+type server struct {
+	*daemon
+	addr  string
+	store string
+}
+
+const serverConfig = `
+server_name: %s
+listen: %s
+jetstream {
+	store_dir: %q
+	max_file_store: %s
+	sync_interval: %s
+}
+%s`
+
+const clusterConfig = `
+cluster {
+	name: nemesis
+	listen: %s
+	no_advertise: true
+	routes: [%s]
+}
+`
+
+// fileStore is what the disk of a server holds: little enough to be filled.
+const fileStore = "96MB"
+
+func (l *lab) addServers(ctx context.Context) error {
+	names := l.plan.serverNames()
+	routes := make([]string, len(names))
+	for i := range names {
+		var err error
+		if routes[i], err = freeAddr(ctx); err != nil {
+			return err
+		}
+	}
+	for i, name := range names {
+		addr, err := freeAddr(ctx)
+		if err != nil {
+			return err
+		}
+		cluster := ""
+		if len(names) > 1 {
+			cluster = fmt.Sprintf(clusterConfig, routes[i], "nats://"+strings.Join(routes, ", nats://"))
+		}
+		s := &server{addr: addr, store: l.path(name)}
+		text := fmt.Sprintf(serverConfig, name, addr, s.store, fileStore, l.syncInterval(), cluster)
+		if err := os.WriteFile(l.path(name+".conf"), []byte(text), 0o600); err != nil {
+			return err
+		}
+		s.daemon = &daemon{Process: &process.Process{
+			Name: name, Executable: l.bin.nats, Args: []string{"-c", l.path(name + ".conf")}, Log: l.path(name + ".log"),
+		}}
+		l.servers[name] = s
+	}
+	return nil
+}
+
+func (l *lab) syncInterval() string {
+	if l.plan.SyncEach {
+		return "always"
+	}
+	return "2m"
+}
+
+// copyStore copies the server's disk while the server stands still, as a
+// snapshot of a volume would.
+func (s *server) copyStore(ctx context.Context) error {
+	if err := os.RemoveAll(s.older()); err != nil {
+		return err
+	}
+	if err := s.signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	err := os.CopyFS(s.older(), os.DirFS(s.store))
+	return errors.Join(err, s.signal(syscall.SIGCONT))
+}
+
+// restoreStore puts the older copy in the place of the store.
+func (s *server) restoreStore() error {
+	if err := os.RemoveAll(s.store); err != nil {
+		return err
+	}
+	return os.Rename(s.older(), s.store)
+}
+
+func (s *server) older() string { return s.store + ".older" }
+
+// postgres is a private server that can be crashed and started again.
+type postgres struct {
+	dir   string
+	first string // URL of the first start; later ones have other ports
+
+	mu sync.Mutex
+	p  *localenv.Postgres
+}
+
+// postgresSettings keep the WAL writer from saving what an asynchronous commit
+// has not flushed.
+var postgresSettings = []string{"wal_writer_delay=10s", "track_commit_timestamp=on", "checkpoint_timeout=1h", "log_min_messages=warning"}
+
+func startPostgres(ctx context.Context, dir string) (*postgres, error) {
+	p, err := localenv.StartPostgres(ctx, dir, postgresSettings...)
+	if err != nil {
+		return nil, err
+	}
+	return &postgres{dir: dir, first: p.URL(), p: p}, nil
+}
+
+// crash kills the postmaster with sig, and then calls then while it is away.
+// SIGQUIT is an immediate stop, which the log recovers from; SIGKILL also
+// leaves its children for a moment.
+func (p *postgres) crash(sig syscall.Signal, then func()) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pid, err := p.pid()
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(pid, sig); err != nil {
+		return fmt.Errorf("postgres: %v: %w", sig, err)
+	}
+	if err := p.p.Stop(); err != nil { // waits for its end
+		return err
+	}
+	then()
+	return nil
+}
+
+// start starts a crashed server, on another port.
+func (p *postgres) start(ctx context.Context, links map[string]*proxy.Proxy) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	started, err := localenv.StartPostgres(ctx, p.dir, postgresSettings...)
+	if err != nil {
+		return err
+	}
+	p.p = started
+	for name, link := range links {
+		if strings.HasSuffix(name, "→postgres") {
+			link.Retarget(p.host())
+		}
+	}
+	return nil
+}
+
+func (p *postgres) pid() (int, error) {
+	text, err := os.ReadFile(filepath.Join(p.dir, "postgres", "postmaster.pid"))
+	if err != nil {
+		return 0, err
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	return strconv.Atoi(line)
+}
+
+// host is where the server listens now.
+func (p *postgres) host() string { return parsed(p.p.URL()).Host }
+
+// through is the way to the server over a link.
+func (p *postgres) through(link *proxy.Proxy) string {
+	u := parsed(p.first)
+	u.Host = link.Addr()
+	return u.String()
+}
+
+func parsed(rawURL string) *url.URL {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		panic(err) // localenv's own URL
+	}
+	return u
+}
+
+func (p *postgres) stop() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.p.Stop()
+}
