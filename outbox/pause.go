@@ -17,22 +17,13 @@ var errPaused = errors.New("paused by an operator")
 
 const pauseSQL = `UPDATE jetbox.relay_lease SET paused_until = clock_timestamp() + $1::interval`
 
-// Pause keeps every relay of a database from publishing for d, or until Resume.
-// The one that leads finishes what is in flight within about a second. Messages
-// can be enqueued as before, and wait; those scheduled wait where they are.
-func Pause(ctx context.Context, db *pgx.Conn, d time.Duration) error {
-	if _, err := db.Exec(ctx, pauseSQL, d); err != nil {
+// Pause keeps every relay of a database from publishing for d from tx's commit
+// on; zero lets them go on. The one that leads finishes what is in flight within
+// about a second. Messages can be enqueued as before, and wait; those scheduled
+// wait where they are.
+func Pause(ctx context.Context, tx pgx.Tx, d time.Duration) error {
+	if _, err := tx.Exec(ctx, pauseSQL, d); err != nil {
 		return fmt.Errorf("outbox: pause: %w", err)
-	}
-	return nil
-}
-
-const resumeSQL = `UPDATE jetbox.relay_lease SET paused_until = NULL`
-
-// Resume lets the relays go on.
-func Resume(ctx context.Context, db *pgx.Conn) error {
-	if _, err := db.Exec(ctx, resumeSQL); err != nil {
-		return fmt.Errorf("outbox: resume: %w", err)
 	}
 	return nil
 }

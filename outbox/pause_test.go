@@ -22,6 +22,14 @@ func (l *lab) operator() *pgx.Conn {
 	return conn
 }
 
+func (l *lab) pause(d time.Duration) {
+	l.t.Helper()
+	err := pgx.BeginFunc(l.t.Context(), l.db, func(tx pgx.Tx) error { return outbox.Pause(l.t.Context(), tx, d) })
+	if err != nil {
+		l.t.Fatal(err)
+	}
+}
+
 // The pause is durable: it holds for a relay that starts later, too.
 func TestRelay_PublishesNothingWhilePaused(t *testing.T) {
 	t.Parallel()
@@ -30,9 +38,7 @@ func TestRelay_PublishesNothingWhilePaused(t *testing.T) {
 	stop := l.relay()
 	l.insert(1, 3)
 	l.waitCaughtUp()
-	if err := outbox.Pause(t.Context(), conn, time.Hour); err != nil {
-		t.Fatal(err)
-	}
+	l.pause(time.Hour)
 	testenv.Eventually(t, "the relay to rest", func() bool {
 		return ask[int](l, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'jetbox relay reader'`) == 0
 	})
@@ -44,9 +50,7 @@ func TestRelay_PublishesNothingWhilePaused(t *testing.T) {
 	if err != nil || s.Pending != 3 || s.PausedUntil == nil || len(l.stored()) != 3 {
 		t.Errorf("status = %+v, %v with %d stored, want 3 pending, 3 stored and a pause", s, err, len(l.stored()))
 	}
-	if err := outbox.Resume(t.Context(), conn); err != nil {
-		t.Fatal(err)
-	}
+	l.pause(0)
 	l.waitCaughtUp()
 	if n := len(l.stored()); n != 6 {
 		t.Errorf("%d messages are stored, want 6: each once", n)
@@ -57,9 +61,7 @@ func TestRelay_GoesOnWhenItsPauseIsOver(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	conn := l.operator()
-	if err := outbox.Pause(t.Context(), conn, 300*time.Millisecond); err != nil {
-		t.Fatal(err)
-	}
+	l.pause(300 * time.Millisecond)
 	l.relay()
 	l.insert(1, 1)
 	l.waitCaughtUp()

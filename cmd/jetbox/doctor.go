@@ -42,7 +42,7 @@ func (c doctorCommand) Run(ctx context.Context, w world) error {
 }
 
 func (c doctorCommand) postgres(ctx context.Context, env environment, cfg doctor.Config) ([]doctor.Finding, error) {
-	db, err := statusCommand{databaseFlags: c.databaseFlags, DataDir: c.DataDir}.database(env)
+	db, err := operatorFlags{databaseFlags: c.databaseFlags, DataDir: c.DataDir}.database(env)
 	if err != nil {
 		return nil, err
 	}

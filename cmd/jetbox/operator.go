@@ -24,7 +24,7 @@ type operatorFlags struct {
 // with runs fn on a connection to a database of this binary's schema. One that
 // nobody names is that of a running jetbox up.
 func (f operatorFlags) with(ctx context.Context, w world, fn func(*pgx.Conn) error) error {
-	db, err := statusCommand{databaseFlags: f.databaseFlags, DataDir: f.DataDir}.database(newEnvironment(w.environ))
+	db, err := f.database(newEnvironment(w.environ))
 	if err != nil {
 		return mistakes{err}
 	}
@@ -37,6 +37,22 @@ func (f operatorFlags) with(ctx context.Context, w world, fn func(*pgx.Conn) err
 		err = fn(conn)
 	}
 	return errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
+}
+
+// database falls back on what a running jetbox up has left in its directory.
+func (f operatorFlags) database(env environment) (*pgx.ConnConfig, error) {
+	if !f.named(env) {
+		url, err := readNote(dataDir(f.DataDir, env))
+		if err != nil {
+			return nil, err
+		}
+		env["DATABASE_URL"] = url
+	}
+	cfg, err := f.config(env, "operator")
+	if err != nil {
+		return nil, err
+	}
+	return cfg.ConnConfig, nil
 }
 
 // show writes rows as one JSON object a line, or as a table.

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jetboxhq/jetbox/integration/testenv"
+	"github.com/jetboxhq/jetbox/internal/doctor"
 	"github.com/jetboxhq/jetbox/outbox"
 )
 
@@ -200,6 +201,48 @@ func TestPause_HoldsMessagesBackUntilResume(t *testing.T) {
 	succeed(t, i.with(nil), "resume")
 	testenv.Eventually(t, "the end", func() bool {
 		return strings.Contains(succeed(t, i.with(nil), "show", sent.ID), "is done")
+	})
+}
+
+func TestPause_HoldsTheRelayBackUntilResume(t *testing.T) {
+	t.Parallel()
+	i := install(t, "")
+	succeed(t, i.with(nil), "pause", "relay", "--for", "1h")
+	url := launch(t, i.with(nil), "relay").address(t)
+	testenv.Eventually(t, "readiness although paused", func() bool { code, _ := get(t, url+"/readyz"); return code == http.StatusOK })
+	execute(t, i.db, `INSERT INTO jetbox.outbox (subject, payload) VALUES ($1, '1')`, i.prefix+".a")
+	if got := succeed(t, i.with(nil), "status"); !strings.Contains(got, "paused until") || !strings.Contains(got, "pending         1\n") {
+		t.Errorf("status = %s, want the pause and what waits", got)
+	}
+	if _, found := diagnose(t, i.with(nil)); found["relay_paused"] != doctor.Warning {
+		t.Errorf("doctor found %v, want the pause", found)
+	}
+	succeed(t, i.with(nil), "resume", "relay")
+	testenv.Eventually(t, "the message to be published", func() bool { return one[int](t, i.db, `SELECT coalesce(sum(n), 0) FROM jetbox.relay_batch`) == 1 })
+	if got := one[string](t, i.db, `SELECT string_agg(action || ' ' || (details->>'what'), ' ' ORDER BY id) FROM jetbox.operator_action`); got != "pause relay resume relay" {
+		t.Errorf("audit = %s, want both", got)
+	}
+}
+
+func TestStatus_TellsWhetherAnyoneWorks(t *testing.T) {
+	t.Parallel()
+	i := install(t, shoutYAML)
+	execute(t, i.db, shoutSQL)
+	if got := succeed(t, i.with(nil), "status"); !strings.Contains(got, "none runs") || !strings.Contains(got, "there is no consumer worker") {
+		t.Errorf("status = %s, want neither relay nor worker", got)
+	}
+	if got := succeed(t, i.with(vars{"NATS_URL": "nats://127.0.0.1:1"}), "status"); !strings.Contains(got, "unknown: unreachable") {
+		t.Errorf("status = %s, want it without NATS", got)
+	}
+	for _, daemon := range []string{"relay", "worker"} {
+		url := launch(t, i.with(nil), daemon).address(t)
+		testenv.Eventually(t, "readiness", func() bool { code, _ := get(t, url+"/readyz"); return code == http.StatusOK })
+	}
+	succeed(t, i.with(nil), "send", "--wait", "20s", i.prefix+".shout", `"x"`)
+	testenv.Eventually(t, "both at work, and the rates", func() bool {
+		got := succeed(t, i.with(nil), "status")
+		return strings.Contains(got, " leads (epoch ") && strings.Contains(got, "listening (0 in flight") &&
+			strings.Contains(got, "1, 0.02/s in the last minute") && strings.Contains(got, "1          0.02")
 	})
 }
 

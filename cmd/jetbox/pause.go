@@ -1,28 +1,26 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetboxhq/jetbox/internal/operator"
+	"github.com/jetboxhq/jetbox/outbox"
 )
 
-type consumerFlags struct {
+// pauseFlags say what is held, on which side of the broker.
+type pauseFlags struct {
 	operatorFlags
-	natsFlags
-	Config   string `placeholder:"FILE" help:"Names the worker's stream and consumer (JETBOX_CONFIG; default jetbox.yaml if there is one)."`
-	Stream   string `help:"Another stream."`
-	Consumer string `help:"Another consumer."`
+	consumerFlags
+	What string `arg:"" optional:"" enum:"consumer,relay" default:"consumer" help:"consumer, which then processes nothing, or relay, which then publishes nothing."`
 }
 
 type pauseCommand struct {
-	consumerFlags
+	pauseFlags
 	For time.Duration `default:"87600h" help:"Until then; if not given, until jetbox resume."`
 }
 
@@ -30,48 +28,56 @@ func (c pauseCommand) Run(ctx context.Context, w world) error {
 	if c.For <= 0 {
 		return mistakes{fmt.Errorf("--for %s is not above zero", c.For)}
 	}
-	return c.setPause(ctx, w, operator.ActionPause, time.Now().Add(c.For))
+	return c.set(ctx, w, operator.ActionPause, c.For)
 }
 
-type resumeCommand struct{ consumerFlags }
+type resumeCommand struct{ pauseFlags }
 
 func (c resumeCommand) Run(ctx context.Context, w world) error {
-	return c.setPause(ctx, w, operator.ActionResume, time.Time{})
+	return c.set(ctx, w, operator.ActionResume, 0)
 }
 
-// setPause tells the broker, which keeps it over restarts of all parts, and
-// then the audit.
-func (f consumerFlags) setPause(ctx context.Context, w world, action string, until time.Time) error {
-	s := &settings{env: newEnvironment(w.environ)}
-	file := s.file(f.Config)
-	broker, err := f.broker(w, f.DataDir)
-	s.note(err)
-	if err := found(s.mistakes...); err != nil {
-		return err
+// set pauses for d, or resumes if that is zero.
+func (f pauseFlags) set(ctx context.Context, w world, action string, d time.Duration) error {
+	if f.What == "relay" {
+		return f.setRelay(ctx, w, action, d)
 	}
-	stream := cmp.Or(f.Stream, file.Worker.Stream, file.StreamConfigs()[0].Name)
-	consumer := cmp.Or(f.Consumer, file.Worker.Consumer, "worker")
+	return f.setConsumer(ctx, w, action, d)
+}
+
+// setRelay is one transaction with its line in the audit.
+func (f pauseFlags) setRelay(ctx context.Context, w world, action string, d time.Duration) error {
 	return f.with(ctx, w, func(conn *pgx.Conn) error {
-		nc, err := broker.Dial("jetbox operator", "_INBOX_operator")
-		if err != nil {
-			return fmt.Errorf("%w: connect to NATS: %w", errUnreachable, err)
+		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			if err := outbox.Pause(ctx, tx, d); err != nil {
+				return err
+			}
+			return operator.Record(ctx, tx, operator.Action{Actor: actor(), Action: action, Details: json.RawMessage(`{"what": "relay"}`)})
+		})
+		if err == nil {
+			_, err = fmt.Fprintf(w.stdout, "%s: relay\n", action)
 		}
-		defer nc.Close()
-		js, err := jetstream.New(nc)
-		if err != nil {
-			return err
-		}
-		if _, err := js.PauseConsumer(ctx, stream, consumer, until); err != nil {
-			return pauseError(stream, consumer, err)
-		}
-		_, _ = fmt.Fprintf(w.stdout, "%s: consumer %s of stream %s\n", action, consumer, stream)
-		return operator.Record(ctx, conn, operator.Action{Actor: actor(), Action: action, Consumer: &consumer})
+		return err
 	})
 }
 
-func pauseError(stream, consumer string, err error) error {
-	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
-		return mistakes{fmt.Errorf("there is no consumer %s on stream %s: a worker makes it when it first starts", consumer, stream)}
+// setConsumer tells the broker, which keeps it over restarts of all parts, and
+// then the audit.
+func (f pauseFlags) setConsumer(ctx context.Context, w world, action string, d time.Duration) error {
+	place, err := f.place(w, f.DataDir)
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("consumer %s of stream %s: %w", consumer, stream, err)
+	return f.with(ctx, w, func(conn *pgx.Conn) error {
+		nc, js, err := place.open()
+		if err != nil {
+			return err
+		}
+		defer nc.Close()
+		if _, err := js.PauseConsumer(ctx, place.stream, place.name, time.Now().Add(d)); err != nil {
+			return place.missing(err)
+		}
+		_, _ = fmt.Fprintf(w.stdout, "%s: consumer %s of stream %s\n", action, place.name, place.stream)
+		return operator.Record(ctx, conn, operator.Action{Actor: actor(), Action: action, Consumer: &place.name})
+	})
 }

@@ -13,15 +13,13 @@ import (
 
 	"github.com/jetboxhq/jetbox/inbox"
 	"github.com/jetboxhq/jetbox/internal/wait"
-	"github.com/jetboxhq/jetbox/migrations"
 	"github.com/jetboxhq/jetbox/outbox"
 )
 
 type statusCommand struct {
-	databaseFlags
-	DataDir string `placeholder:"jetbox-data" help:"Without a database: that of the jetbox up that runs here (JETBOX_DATA_DIR)."`
-	JSON    bool   `name:"json" help:"One JSON object."`
-	Watch   bool   `help:"Again every second, until Ctrl-C."`
+	operatorFlags
+	consumerFlags
+	Watch bool `help:"Again every second, until Ctrl-C."`
 }
 
 // statusReport is the contract of status --json.
@@ -29,7 +27,8 @@ type statusReport struct {
 	Outbox outboxReport     `json:"outbox"`
 	Inbox  []consumerReport `json:"inbox"`
 	// Capped says that there are more processed messages than were counted.
-	Capped bool `json:"inbox_capped"`
+	Capped bool         `json:"inbox_capped"`
+	Broker brokerReport `json:"broker"`
 }
 
 type outboxReport struct {
@@ -38,37 +37,36 @@ type outboxReport struct {
 }
 
 type consumerReport struct {
-	Consumer    string `json:"consumer"`
-	Processed   int64  `json:"processed"`
-	Retrying    int64  `json:"retrying"`
-	DeadLetters int64  `json:"dead_letters"`
+	Consumer           string  `json:"consumer"`
+	Processed          int64   `json:"processed"`
+	ProcessedPerSecond float64 `json:"processed_per_second"` // the last minute's mean
+	Retrying           int64   `json:"retrying"`
+	DeadLetters        int64   `json:"dead_letters"`
 }
 
 func (c statusCommand) Run(ctx context.Context, w world) error {
-	db, err := c.database(newEnvironment(w.environ))
-	if err != nil {
-		return mistakes{err}
-	}
-	conn, err := connect(ctx, db, 0)
+	place, err := c.place(w, c.DataDir)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.Close(ctx) }() // it has only read
-	if err := migrations.Check(ctx, conn); err != nil {
-		return err
-	}
-	for {
-		if err := c.once(ctx, w, conn); err != nil || !c.Watch || !wait.Sleep(ctx, time.Second) {
-			return err
+	return c.with(ctx, w, func(conn *pgx.Conn) error {
+		nc, js, away := place.open()
+		if nc != nil {
+			defer nc.Close()
 		}
-	}
+		for {
+			if err := c.once(ctx, w, conn, place.report(ctx, js, away)); err != nil || !c.Watch || !wait.Sleep(ctx, time.Second) {
+				return err
+			}
+		}
+	})
 }
 
 // clearScreen moves to the upper left corner and empties a terminal.
 const clearScreen = "\x1b[H\x1b[2J"
 
-func (c statusCommand) once(ctx context.Context, w world, conn *pgx.Conn) error {
-	r, err := readStatus(ctx, conn)
+func (c statusCommand) once(ctx context.Context, w world, conn *pgx.Conn, broker brokerReport) error {
+	r, err := readStatus(ctx, conn, broker)
 	if err != nil {
 		return err
 	}
@@ -81,23 +79,7 @@ func (c statusCommand) once(ctx context.Context, w world, conn *pgx.Conn) error 
 	return r.print(w.stdout, time.Now())
 }
 
-// database falls back on what a running jetbox up has left in its directory.
-func (c statusCommand) database(env environment) (*pgx.ConnConfig, error) {
-	if !c.named(env) {
-		url, err := readNote(dataDir(c.DataDir, env))
-		if err != nil {
-			return nil, err
-		}
-		env["DATABASE_URL"] = url
-	}
-	cfg, err := c.config(env, "status")
-	if err != nil {
-		return nil, err
-	}
-	return cfg.ConnConfig, nil
-}
-
-func readStatus(ctx context.Context, conn *pgx.Conn) (statusReport, error) {
+func readStatus(ctx context.Context, conn *pgx.Conn, broker brokerReport) (statusReport, error) {
 	out, err := outbox.ReadStatus(ctx, conn)
 	if err != nil {
 		return statusReport{}, err
@@ -110,9 +92,10 @@ func readStatus(ctx context.Context, conn *pgx.Conn) (statusReport, error) {
 		Outbox: outboxReport{out, out.OldestPendingAge.Seconds()},
 		Inbox:  make([]consumerReport, 0, len(in.Consumers)),
 		Capped: in.Capped,
+		Broker: broker,
 	}
 	for _, c := range in.Consumers {
-		r.Inbox = append(r.Inbox, consumerReport{c.Consumer, c.Processed, c.Retrying, c.Dead})
+		r.Inbox = append(r.Inbox, consumerReport{c.Consumer, c.Processed, c.PerSecond, c.Retrying, c.Dead})
 	}
 	return r, nil
 }
@@ -124,15 +107,16 @@ func (r statusReport) print(w io.Writer, now time.Time) error {
 		{"pending", count(o.Pending, o.Estimated)},
 		{"oldest pending", age(o.OldestPending != nil, o.OldestPendingAge)},
 		{"scheduled", count(o.Scheduled, o.Scheduled >= outbox.PendingCap)},
-		{"published", fmt.Sprint(o.Published)},
+		{"published", fmt.Sprintf("%d, %s/s in the last minute", o.Published, rate(o.PublishedPerSecond))},
 		{"last batch", ago(o.LastBatchAt, now)},
-		{"leader", leader(o.Status)},
+		{"relay", relayState(o.Status)},
+		{"workers", r.Broker.workers()},
 	} {
 		_, _ = fmt.Fprintln(table, strings.Join(line, "\t"))
 	}
-	_, _ = fmt.Fprintln(table, "\nCONSUMER\tPROCESSED\tRETRYING\tDEAD LETTERS")
+	_, _ = fmt.Fprintln(table, "\nCONSUMER\tPROCESSED\tPER SECOND\tRETRYING\tDEAD LETTERS")
 	for _, c := range r.Inbox {
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%d\t%d\n", c.Consumer, count(c.Processed, r.Capped), c.Retrying, c.DeadLetters)
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\n", c.Consumer, count(c.Processed, r.Capped), rate(c.ProcessedPerSecond), c.Retrying, c.DeadLetters)
 	}
 	return table.Flush()
 }
@@ -158,9 +142,16 @@ func ago(at *time.Time, now time.Time) string {
 	return max(0, now.Sub(*at)).Round(time.Millisecond).String() + " ago"
 }
 
-func leader(s outbox.Status) string {
-	if s.Leader == "" {
-		return "none: no relay runs"
+// rate keeps small rates from looking like none.
+func rate(perSecond float64) string { return fmt.Sprintf("%.2f", perSecond) }
+
+func relayState(s outbox.Status) string {
+	state := "none runs"
+	if s.Leader != "" {
+		state = fmt.Sprintf("%s leads (epoch %d)", s.Leader, s.Epoch)
 	}
-	return fmt.Sprintf("%s (epoch %d)", s.Leader, s.Epoch)
+	if s.PausedUntil != nil {
+		state += ", paused until " + clock(s.PausedUntil) + " (jetbox resume relay)"
+	}
+	return state
 }

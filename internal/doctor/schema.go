@@ -79,6 +79,15 @@ func partitions(ctx context.Context, conn *pgx.Conn, _ Config) ([]Finding, error
 	})
 }
 
+const pauseSQL = `
+SELECT paused_until::timestamp(0)::text FROM jetbox.relay_lease WHERE paused_until > clock_timestamp()`
+
+func pause(ctx context.Context, conn *pgx.Conn, _ Config) ([]Finding, error) {
+	return lines(ctx, conn, "pause", pauseSQL, func(until string) Finding {
+		return Finding{Warning, "relay_paused", "the relay is paused until " + until + ": nothing is published", "jetbox resume relay"}
+	})
+}
+
 // privilegesSQL lists what this role may not do and relay and worker must,
 // unless it may do all that one of relay, worker and operator must: then that is
 // what it is for.
