@@ -27,7 +27,7 @@ type publisher struct {
 type target struct {
 	name     string
 	subjects []string
-	route    *autoRoute
+	route    route
 	state    streamState
 }
 
@@ -133,7 +133,7 @@ func (p *publisher) address(r *row, generation int) (*target, *nats.Msg, error) 
 // publishGroup follows the stream's route, and goes message by message where
 // the route cannot say which one is at fault.
 func (p *publisher) publishGroup(ctx context.Context, t *target, b *batch, g *group) error {
-	for via := route(t.route); len(g.msgs) > 0; {
+	for via := t.route; len(g.msgs) > 0; {
 		if !p.lease.valid() {
 			return errLeaseLost
 		}

@@ -3,8 +3,6 @@ package outbox
 import (
 	"context"
 	"fmt"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // A poll that finds more than this is a backlog, walked in chunks instead.
@@ -13,9 +11,23 @@ const (
 	pollBytes = 8 << 20
 )
 
+// source is where the reader reads: jetbox.outbox, or in a test a model of it.
+type source interface {
+	// poll returns what became visible since a snapshot, in one statement.
+	poll(ctx context.Context, since snapshot) (polled, error)
+	// first returns the lowest id of what became visible since, 0 for none.
+	first(ctx context.Context, since snapshot) (int64, error)
+	// startWalk returns an id that no row of the open window is above.
+	startWalk(ctx context.Context) (end int64, err error)
+	// chunk calls each with p's window's rows after p's place up to id to, all of
+	// one child, by id. Cut tells that it stopped short of to.
+	chunk(ctx context.Context, p position, to int64, each func(row) error) (n int, cut bool, err error)
+	endWalk(ctx context.Context) error
+}
+
 // reader finds the rows that became visible since its position, in order.
 type reader struct {
-	conn *pgx.Conn
+	from source
 	at   position
 	out  chan<- *batch
 	bell doorbell
@@ -46,7 +58,7 @@ func (r *reader) run(ctx context.Context) error {
 // next sends what one poll finds, or walks the window that is open.
 func (r *reader) next(ctx context.Context) (found bool, err error) {
 	if !r.at.open {
-		p, err := r.poll(ctx)
+		p, err := r.from.poll(ctx, r.at.snap)
 		if err != nil {
 			return false, fmt.Errorf("poll: %w", err)
 		}
@@ -69,40 +81,6 @@ type polled struct {
 	snap     snapshot
 	rows     []row
 	overflow bool // more rows or bytes than a poll may hold; rows are incomplete
-}
-
-// pollSQL returns the snapshot first (id 0), then every row that became visible
-// since the one that $1 (xmax) and $2 (xip) describe.
-const pollSQL = `
-SELECT 0::bigint AS id, NULL::uuid AS message_id, pg_current_snapshot()::text AS subject, NULL::text AS key,
-	NULL::json AS headers, NULL::json AS payload, NULL::bytea AS payload_bytes, NULL::text AS content_type
-UNION ALL (SELECT ` + rowColumns + ` FROM jetbox.outbox WHERE xid >= $1 ORDER BY xid LIMIT $3)
-UNION ALL (SELECT ` + rowColumns + ` FROM jetbox.outbox WHERE xid = ANY($2) LIMIT $3)`
-
-func (r *reader) poll(ctx context.Context) (f polled, err error) {
-	rows, err := r.conn.Query(ctx, pollSQL, binaryFormat, r.at.snap.xmax, r.at.snap.xip, pollRows+1)
-	if err != nil {
-		return f, err
-	}
-	defer rows.Close()
-	var a arena
-	size := 0
-	for rows.Next() {
-		v := rows.RawValues()
-		if v[1] == nil {
-			if f.snap, err = parseSnapshot(string(v[2])); err != nil {
-				return f, err
-			}
-			continue
-		}
-		if f.overflow = len(f.rows) == pollRows || size > pollBytes; f.overflow {
-			break
-		}
-		f.rows = append(f.rows, a.scan(v))
-		size += f.rows[len(f.rows)-1].size()
-	}
-	rows.Close()
-	return f, rows.Err()
 }
 
 // sendPoll passes a whole poll on. An empty one only moves the snapshot in

@@ -42,7 +42,7 @@ func (r *ring) turn(ctx context.Context) error {
 }
 
 func (r *ring) lastID(ctx context.Context) (id int64, err error) {
-	if err := r.conn.QueryRow(ctx, windowEndSQL).Scan(&id); err != nil {
+	if err := r.conn.QueryRow(ctx, lastIDSQL).Scan(&id); err != nil {
 		return 0, fmt.Errorf("find live child: %w", err)
 	}
 	return id, nil

@@ -193,7 +193,7 @@ func (s *session) stages(ctx context.Context) (rd *reader, pub *publisher, led *
 	}
 	pub.generation, pub.lease, pub.m = led.generation, s.lease, s.m
 	rd = &reader{
-		conn: readConn, at: at, m: s.m, sending: s.sending, caughtUp: s.caughtUp,
+		from: &table{conn: readConn}, at: at, m: s.m, sending: s.sending, caughtUp: s.caughtUp,
 		bell: doorbell{conn: readConn, fallback: s.cfg.FallbackPoll, m: s.m},
 	}
 	return rd, pub, led, nil
