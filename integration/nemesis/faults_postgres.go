@@ -2,9 +2,10 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"syscall"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/jetboxhq/jetbox/internal/wait"
 )
@@ -14,7 +15,7 @@ func crashPostgres(sig syscall.Signal) func(context.Context, *lab, fault) error 
 		if err := l.postgres.crash(sig, func() { wait.Sleep(ctx, min(f.For, time.Second)) }); err != nil {
 			return err
 		}
-		return l.postgres.start(ctx, l.links)
+		return l.postgres.start(context.WithoutCancel(ctx), l.links)
 	}
 }
 
@@ -38,20 +39,19 @@ const (
 	lockSQL     = `LOCK TABLE jetbox.relay_batch, jetbox.inbox IN EXCLUSIVE MODE`
 )
 
-// holdTransaction keeps a transaction open in which sql ran.
+// holdTransaction keeps a transaction open in which sql ran. One that another
+// fault breaks is begun again.
 func holdTransaction(sql string) func(context.Context, *lab, fault) error {
 	return func(ctx context.Context, l *lab, f fault) error {
-		conn, err := l.db.Acquire(ctx)
-		if err != nil {
-			return err
+		for end := time.Now().Add(f.For); time.Now().Before(end); wait.Sleep(ctx, 100*time.Millisecond) {
+			_ = pgx.BeginFunc(ctx, l.db, func(tx pgx.Tx) error { // nothing is to be committed
+				if _, err := tx.Conn().PgConn().Exec(ctx, sql).ReadAll(); err != nil {
+					return err
+				}
+				wait.Sleep(ctx, time.Until(end))
+				return pgx.ErrTxCommitRollback
+			})
 		}
-		defer conn.Release()
-		pg := conn.Conn().PgConn()
-		if _, err := pg.Exec(ctx, "BEGIN; "+sql).ReadAll(); err != nil {
-			return fmt.Errorf("hold a transaction: %w", err)
-		}
-		wait.Sleep(ctx, f.For)
-		_, _ = pg.Exec(ctx, "ROLLBACK").ReadAll() // a broken connection is rolled back, too
 		return nil
 	}
 }

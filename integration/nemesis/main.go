@@ -12,7 +12,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -21,8 +20,6 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 )
 
 func main() {
@@ -34,14 +31,13 @@ func main() {
 	}
 }
 
-var errViolated = errors.New("invariants were violated")
-
 func nemesis(ctx context.Context) error {
 	seed := flag.Uint64("seed", 1, "of the first run")
 	seeds := flag.Uint64("seeds", 1, "how many runs, each with the next seed")
 	duration := flag.Duration("duration", 30*time.Second, "of the faults of a run")
 	parallel := flag.Int("parallel", 1, "how many runs at once")
 	recovery := flag.Duration("recovery", time.Minute, "how long a run may take to drain after its faults")
+	planted := flag.Bool("controls", false, "plant one bug after another, and show after how many runs each is caught")
 	verbose := flag.Bool("v", false, "show every fault")
 	flag.Parse()
 
@@ -54,30 +50,12 @@ func nemesis(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var t totals
-	var g errgroup.Group
-	g.SetLimit(*parallel)
-	for s := *seed; s < *seed+*seeds && ctx.Err() == nil; s++ {
-		g.Go(func() error {
-			say := func(format string, args ...any) { t.say("seed %d: "+format, append([]any{s}, args...)...) }
-			o := options{bin: bin, recovery: *recovery, say: func(string, ...any) {}}
-			if *verbose {
-				o.say = say
-			}
-			say("begins")
-			r, err := run(ctx, newPlan(s, *duration), o)
-			if ctx.Err() == nil {
-				t.add(s, r, err)
-			}
-			return nil
-		})
+	o := options{bin: bin, recovery: *recovery, verbose: *verbose}
+	series := series{first: *seed, runs: *seeds, parallel: *parallel, duration: *duration}
+	if *planted {
+		return series.controls(ctx, o)
 	}
-	_ = g.Wait() // no run returns an error: t has them
-	t.say("%s", t.String())
-	if t.failures > 0 {
-		return errViolated
-	}
-	return ctx.Err()
+	return series.faults(ctx, o)
 }
 
 // binaries are the programs under test.

@@ -21,7 +21,8 @@ type options struct {
 	recovery time.Duration // how long after the last fault all may take
 	sabotage string        // a positive control; empty for none
 	each     bool          // one fault at a time, with a recovery after each
-	say      func(format string, args ...any)
+	verbose  bool
+	say      func(format string, args ...any) // what happens, if verbose
 }
 
 // result is what a run has counted.
