@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -206,13 +207,19 @@ func named(database, name string) string {
 	return database + "&application_name=" + url.QueryEscape(name)
 }
 
-// freeAddr is free at this moment.
+// freeAddr is free, and stays so while a server that has it is away: it is below
+// the ports that systems give to clients.
 func freeAddr(ctx context.Context) (string, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("free port: %w", err)
+	for {
+		addr := fmt.Sprint("127.0.0.1:", 10_000+rand.IntN(20_000))
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+		if err == nil {
+			return addr, l.Close()
+		}
+		if ctx.Err() != nil {
+			return "", ctx.Err()
+		}
 	}
-	return l.Addr().String(), l.Close()
 }
 
 // count asks the database for one number.

@@ -55,10 +55,14 @@ func newPlan(seed uint64, duration time.Duration) plan {
 	return p
 }
 
-// eachFault is one fault of every kind, one after the other.
+// eachFault is one fault of every kind, one after the other. Three servers have
+// only those that they make different.
 func eachFault(servers int, workQueue bool) plan {
 	p := plan{Servers: servers, WorkQueue: workQueue}
 	for _, kind := range p.kinds() {
+		if on := faults[kind].on; servers > 1 && on != aServer && on != theStream {
+			continue
+		}
 		p.Faults = append(p.Faults, fault{For: time.Second, Kind: kind, Target: p.targets(kind)[0]})
 	}
 	return p

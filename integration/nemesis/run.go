@@ -175,17 +175,21 @@ func (l *lab) sufferEach(ctx context.Context, o options, r *result) error {
 	return nil
 }
 
-// flow waits until what is committed now has been settled, while more comes.
+// flow waits until what is committed by now has been settled, while more comes.
 func (l *lab) flow(ctx context.Context, patience time.Duration) error {
+	var now time.Time
 	return until(ctx, patience, func(ctx context.Context) (bool, error) {
-		n, err := l.count(ctx, recentSQL)
+		if now.IsZero() {
+			if err := l.db.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now); err != nil {
+				return false, err
+			}
+		}
+		n, err := l.count(ctx, unsettledBySQL, now)
 		return err == nil && n == 0, errors.Join(err, fmt.Errorf("%d messages are on their way", n))
 	})
 }
 
-// recentSQL counts what is not settled of all that is older than two seconds.
-const recentSQL = unsettledSQL + `
-	AND pg_xact_commit_timestamp(t.xmin) < now() - interval '2 seconds'`
+const unsettledBySQL = unsettledSQL + ` AND pg_xact_commit_timestamp(t.xmin) < $1`
 
 // recover waits until nothing is on its way. What takes too long is a violation
 // by itself, and is then counted as lost or not.
