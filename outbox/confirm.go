@@ -93,7 +93,7 @@ type ledgerRange struct {
 
 // missing returns the last batch it looked at, and the first that holds a
 // message which is gone, 0 for none.
-func (c *confirmation) missing(ctx context.Context, conn *pgx.Conn, filters []string, grace time.Duration) (upTo, batch int64, err error) {
+func (c *confirmation) missing(ctx context.Context, conn querier, filters []string, grace time.Duration) (upTo, batch int64, err error) {
 	rows, err := conn.Query(ctx, batchesSQL, pgx.StrictNamedArgs{"stream": c.stream, "seq": c.seq, "grace": grace})
 	if err != nil {
 		return 0, 0, fmt.Errorf("confirm: read ledger: %w", err)
@@ -112,7 +112,7 @@ func (c *confirmation) missing(ctx context.Context, conn *pgx.Conn, filters []st
 	return upTo, 0, nil
 }
 
-func (c *confirmation) gone(ctx context.Context, conn *pgx.Conn, b ledgerRange, filters []string) (bool, error) {
+func (c *confirmation) gone(ctx context.Context, conn querier, b ledgerRange, filters []string) (bool, error) {
 	if !b.Ours || b.First == 0 {
 		return false, nil
 	}

@@ -20,7 +20,7 @@ import (
 // is younger or shorter than that has lost messages, and the relay goes back to
 // the last batch the stream still holds. The inbox absorbs what comes twice.
 type healer struct {
-	conn    *pgx.Conn
+	conn    querier
 	js      jetstream.JetStream
 	streams []string
 	confirm confirmation

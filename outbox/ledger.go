@@ -24,7 +24,7 @@ var errRestored = errors.New("the ledger is ahead of this cluster's transaction 
 // ledger is the append-only table of batches. Its newest row is the position,
 // and its primary key lets only one relay write the next.
 type ledger struct {
-	conn       *pgx.Conn
+	conn       querier
 	epoch      int64
 	seq        int64
 	generation int
@@ -100,6 +100,14 @@ func (l *ledger) append(ctx context.Context, b *batch) error {
 
 type execer interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+// querier is a connection, or in a test a model of the database.
+type querier interface {
+	execer
+	Begin(ctx context.Context) (pgx.Tx, error)
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
 func (l *ledger) insert(ctx context.Context, db execer, b *batch) error {
