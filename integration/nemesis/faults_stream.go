@@ -53,6 +53,9 @@ func deleteStream(ctx context.Context, l *lab, f fault) error {
 func recreateStream(ctx context.Context, l *lab, f fault) error {
 	return insist(ctx, func(ctx context.Context) error {
 		s, err := l.js.Stream(ctx, stream)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -73,9 +76,17 @@ func fillStream(ctx context.Context, l *lab, f fault) error {
 	return l.limit(context.WithoutCancel(ctx), -1)
 }
 
+// makeRoom takes away all that fills the stream or the disk.
+func (l *lab) makeRoom(ctx context.Context) error {
+	return errors.Join(l.limit(ctx, -1), l.deleteFiller(ctx))
+}
+
 func (l *lab) limit(ctx context.Context, messages int64) error {
 	return insist(ctx, func(ctx context.Context) error {
 		s, err := l.js.Stream(ctx, stream)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			return nil // deleted: the relay makes it again, without a limit
+		}
 		if err != nil {
 			return err
 		}
@@ -105,7 +116,11 @@ func fillDisk(ctx context.Context, l *lab, f fault) error {
 			wait.Sleep(ctx, 50*time.Millisecond) // full, or away
 		}
 	}
-	return insist(context.WithoutCancel(ctx), func(ctx context.Context) error {
+	return l.deleteFiller(context.WithoutCancel(ctx))
+}
+
+func (l *lab) deleteFiller(ctx context.Context) error {
+	return insist(ctx, func(ctx context.Context) error {
 		err := l.js.DeleteStream(ctx, filler)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			return nil

@@ -177,14 +177,19 @@ worker:
 `, stream, retention, l.plan.Servers, stream, consumer)
 }
 
-// heal undoes what a fault that was broken off may have left.
-func (l *lab) heal() {
+// heal undoes what a fault may have left: one that was broken off, or one whose
+// traces another has brought back with an older disk.
+func (l *lab) heal(ctx context.Context) error {
 	for _, p := range l.links {
 		p.Release(proxy.ToServer)
 		p.Release(proxy.ToClient)
 		p.Slow(0, 0)
 		p.KeepCommits()
 	}
+	if err := l.makeRoom(ctx); err != nil {
+		return fmt.Errorf("heal: %w", err)
+	}
+	return nil
 }
 
 func (l *lab) close() error {

@@ -12,6 +12,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -31,7 +32,7 @@ func main() {
 	}
 }
 
-func nemesis(ctx context.Context) error {
+func nemesis(ctx context.Context) (err error) {
 	seed := flag.Uint64("seed", 1, "of the first run")
 	seeds := flag.Uint64("seeds", 1, "how many runs, each with the next seed")
 	duration := flag.Duration("duration", 30*time.Second, "of the faults of a run")
@@ -45,7 +46,7 @@ func nemesis(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	bin, err := build(ctx, dir)
 	if err != nil {
 		return err

@@ -13,26 +13,24 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "jetbox-nemesis-bin-")
-	if err != nil {
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, goleak.Cleanup(leave)) }
+
+func leave(code int) {
+	if err := os.RemoveAll(builtIn); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
 	}
-	builtIn = dir
-	code := m.Run()
-	if err := goleak.Find(); err != nil && code == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.RemoveAll(dir)
 	os.Exit(code)
 }
 
-var builtIn string
+var builtIn = filepath.Join(os.TempDir(), fmt.Sprint("jetbox-nemesis-test-", os.Getpid()))
 
 // programs builds what is under test once for all tests.
-var programs = sync.OnceValues(func() (binaries, error) { return build(context.Background(), builtIn) })
+var programs = sync.OnceValues(func() (binaries, error) {
+	if err := os.Mkdir(builtIn, 0o700); err != nil {
+		return binaries{}, err
+	}
+	return build(context.Background(), builtIn)
+})
 
 // patience is what a loaded machine may take to drain: the tests are about what
 // is lost, not about how fast.

@@ -117,7 +117,7 @@ func (l *lab) phases(ctx context.Context, o options, r *result, said *said) erro
 	if err == nil {
 		err = l.suffer(ctx, o, r)
 	}
-	l.heal()
+	err = errors.Join(err, l.heal(ctx))
 	enough()
 	if err := errors.Join(err, g.Wait()); err != nil {
 		return err
