@@ -15,6 +15,7 @@ import (
 	_ "github.com/jetboxhq/jetbox/internal/deadletter"
 	_ "github.com/jetboxhq/jetbox/internal/demo"
 	_ "github.com/jetboxhq/jetbox/internal/doctor"
+	_ "github.com/jetboxhq/jetbox/internal/handlers"
 	_ "github.com/jetboxhq/jetbox/internal/localenv"
 	_ "github.com/jetboxhq/jetbox/internal/natsconn"
 	_ "github.com/jetboxhq/jetbox/internal/operator"
@@ -45,6 +46,7 @@ var arrows = map[string]string{
 	"internal/process":    "",
 	"internal/daemon":     "",
 	"internal/telemetry":  "",
+	"internal/handlers":   "inbox internal/deadletter internal/streams internal/wire internal/wait",
 	"internal/localenv":   "internal/wait",
 	"internal/config":     "internal/streams",
 	"internal/bench":      "inbox internal/deadletter internal/localenv internal/natsconn internal/streams internal/wire migrations outbox internal/wait",

@@ -89,7 +89,7 @@ worker:
   ack_wait: 2s
   handlers:
     - subject: %[2]s.x
-      function: app.handle
+      sql: app.handle
 `, l.stream, l.prefix)
 	if err := os.WriteFile(filepath.Join(l.dir, "jetbox.yaml"), []byte(yaml), 0o600); err != nil {
 		l.t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetboxhq/jetbox/inbox"
 	"github.com/jetboxhq/jetbox/internal/daemon"
@@ -56,11 +57,11 @@ func (c workerCommand) Run(ctx context.Context, w world) error {
 	if err != nil {
 		return err
 	}
-	worker, closePool, err := s.newWorker(ctx, db)
+	worker, closeAll, err := s.newWorker(ctx, db)
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	defer closePool()
+	defer closeAll()
 	return s.serve(ctx, ln, []daemon.Part{{Name: "worker", Ready: worker.Ready}}, gate{db.ConnConfig, s.log, worker})
 }
 
@@ -77,13 +78,21 @@ func (s *settings) start(ctx context.Context) (net.Listener, error) {
 func (s *settings) checkRelay() {
 	_, err := outbox.NewRelay(nil, nil, s.relay)
 	s.note(err)
+	if s.relay.ConfirmConsumer != "" && !s.publishes(s.relay.ConfirmStream) {
+		s.note(fmt.Errorf("relay.confirm_stream (without it worker.stream): %s is not one of the streams that the relay publishes to", s.relay.ConfirmStream))
+	}
+}
+
+func (s *settings) publishes(stream string) bool {
+	return slices.ContainsFunc(s.relay.Streams, func(c jetstream.StreamConfig) bool { return c.Name == stream })
 }
 
 // checkWorker notes what NewWorker would refuse, and handlers without a message.
 func (s *settings) checkWorker() {
+	s.makeHandlers()
 	_, err := inbox.NewWorker(new(pgxpool.Pool), s.dial("worker"), s.worker, s.handlers...) // New does no I/O
 	s.note(err)
-	if !s.builtin {
+	if !s.builtin() {
 		return
 	}
 	for _, c := range s.relay.Streams {
@@ -126,7 +135,12 @@ func (s *settings) newWorker(ctx context.Context, db *pgxpool.Config) (*inbox.Wo
 		pool.Close()
 		return nil, nil, err
 	}
-	return worker, pool.Close, nil
+	return worker, func() {
+		pool.Close()
+		for _, release := range s.release {
+			release()
+		}
+	}, nil
 }
 
 // serve runs services beside the HTTP server that tells how parts are.

@@ -30,7 +30,7 @@ func get(t *testing.T, url string) (int, string) {
 const shoutYAML = `
 worker:
   handlers:
-    - {subject: PREFIX.shout, function: public.shout}
+    - {subject: PREFIX.shout, sql: public.shout}
 `
 
 const shoutSQL = `
@@ -81,8 +81,8 @@ func TestWorker_RefusesAFunctionThatIsMissing(t *testing.T) {
 	t.Parallel()
 	i := install(t, shoutYAML)
 	code, _, stderr := invoke(t, i.with(vars{"HTTP_ADDR": "127.0.0.1:0"}), "worker")
-	if code != exitFailure || !strings.Contains(stderr, "public.shout") {
-		t.Errorf("worker = %d %q, want %d and the function's name", code, stderr, exitFailure)
+	if code != exitUsage || !strings.Contains(stderr, "public.shout") {
+		t.Errorf("worker = %d %q, want %d and the function's name", code, stderr, exitUsage)
 	}
 }
 

@@ -29,6 +29,15 @@ func (e environment) or(flag, name string) string {
 	return e[name]
 }
 
+// list is e as a process takes it.
+func (e environment) list() []string {
+	var lines []string
+	for name, value := range e {
+		lines = append(lines, name+"="+value)
+	}
+	return lines
+}
+
 // secret returns the variable, or what the file says that NAME_FILE names.
 func (e environment) secret(name string) (string, error) {
 	path := e[name+"_FILE"]
@@ -50,7 +59,7 @@ var (
 	settable = []string{
 		"NATS_CREDS", "NATS_NKEY", "NATS_USER", "NATS_CA", "NATS_CERT", "NATS_KEY",
 		"HTTP_ADDR", "LOG_LEVEL", "LOG_FORMAT", "OUTBOX_RETENTION", "INBOX_RETENTION", "ACK_WAIT",
-		"SHUTDOWN_TIMEOUT", "JETBOX_CONFIG", "JETBOX_STREAMS", "JETBOX_DATA_DIR", "JETBOX_DEFAULT_SUBJECT",
+		"SHUTDOWN_TIMEOUT", "JETBOX_CONFIG", "JETBOX_STREAMS", "JETBOX_CONFIRM_CONSUMER", "JETBOX_DATA_DIR", "JETBOX_DEFAULT_SUBJECT",
 	}
 )
 

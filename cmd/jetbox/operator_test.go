@@ -20,7 +20,7 @@ worker:
   max_attempts: 2
   retry_delay: 10ms
   handlers:
-    - {subject: PREFIX.broken, function: public.broken}
+    - {subject: PREFIX.broken, sql: public.broken}
 `
 
 const brokenSQL = `

@@ -17,7 +17,7 @@ import (
 const (
 	exitOK          = 0
 	exitFailure     = 1
-	exitUsage       = 2   // a flag, a variable, a file, a stream or a consumer has to be corrected
+	exitUsage       = 2   // a flag, a variable, a file, a stream, a consumer or a function has to be corrected
 	exitUnreachable = 3   // Postgres did not answer in time
 	exitSchema      = 4   // the database has another schema than this binary needs
 	exitInterrupted = 130 // the second signal
@@ -115,7 +115,7 @@ func report(w world, err error) int {
 func exitCode(err error) int {
 	var m mistakes
 	switch {
-	case errors.As(err, &m), errors.Is(err, streams.ErrConfig), errors.Is(err, inbox.ErrConsumer):
+	case errors.As(err, &m), errors.Is(err, streams.ErrConfig), errors.Is(err, inbox.ErrConsumer), errors.Is(err, inbox.ErrFunction):
 		return exitUsage
 	case errors.Is(err, migrations.ErrVersion):
 		return exitSchema

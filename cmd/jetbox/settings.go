@@ -33,6 +33,7 @@ type daemonFlags struct {
 	InboxRetention  string `placeholder:"336h" help:"How long the inbox remembers a message (INBOX_RETENTION)."`
 	AckWait         string `placeholder:"30s" help:"How long NATS waits for a settlement (ACK_WAIT)."`
 	ShutdownTimeout string `placeholder:"10s" help:"How long begun work may take to finish (SHUTDOWN_TIMEOUT)."`
+	ConfirmConsumer string `placeholder:"worker" help:"Publish again what this consumer's inbox lacks though nothing is left, as after a purge (JETBOX_CONFIRM_CONSUMER)."`
 }
 
 // settings are flags, variables and jetbox.yaml as one.
@@ -44,8 +45,9 @@ type settings struct {
 	nats     natsconn.Config
 	relay    outbox.RelayConfig
 	worker   inbox.WorkerConfig
+	wanted   []config.Handler // as jetbox.yaml has them
 	handlers []inbox.Handler
-	builtin  bool     // jetbox.yaml names no handlers
+	release  []func() // what handlers keep open
 	api      *api.API // nil: this daemon has none
 	mistakes []error
 }
@@ -58,9 +60,9 @@ func (f daemonFlags) settings(w world) *settings {
 	s.nats = nats
 	s.note(err)
 	file := s.file(f.Config)
-	s.relay = s.relayConfig(f, file)
 	s.worker = s.workerConfig(f, file)
-	s.handlers, s.builtin = handlersOf(file), len(file.Worker.Handlers) == 0
+	s.relay = s.relayConfig(f, file)
+	s.wanted = file.Worker.Handlers
 	if s.relay.Retention >= s.worker.Retention {
 		s.note(fmt.Errorf("INBOX_RETENTION is %s and OUTBOX_RETENTION %s: the inbox must remember longer than the outbox can replay",
 			s.worker.Retention, s.relay.Retention))
@@ -100,8 +102,13 @@ func (s *settings) relayConfig(f daemonFlags, file config.File) outbox.RelayConf
 		Streams:      file.StreamConfigs(),
 		Retention:    s.duration(f.OutboxRetention, "OUTBOX_RETENTION", file.Relay.Retention, 24*time.Hour),
 		Lease:        time.Duration(file.Relay.Lease),
+		FallbackPoll: time.Duration(file.Relay.FallbackPoll),
 		DrainTimeout: s.duration(f.ShutdownTimeout, "SHUTDOWN_TIMEOUT", file.Relay.DrainTimeout, 0),
 		Logger:       s.log,
+
+		ConfirmConsumer: cmp.Or(s.env.or(f.ConfirmConsumer, "JETBOX_CONFIRM_CONSUMER"), file.Relay.ConfirmConsumer),
+		ConfirmStream:   cmp.Or(file.Relay.ConfirmStream, s.worker.Stream),
+		ConfirmGrace:    time.Duration(file.Relay.ConfirmGrace),
 	}
 	switch mode := s.env.or(f.Streams, "JETBOX_STREAMS"); mode {
 	case "", "ensure":
@@ -129,17 +136,6 @@ func (s *settings) workerConfig(f daemonFlags, file config.File) inbox.WorkerCon
 		DrainTimeout:   s.duration(f.ShutdownTimeout, "SHUTDOWN_TIMEOUT", w.DrainTimeout, 0),
 		Logger:         s.log,
 	}
-}
-
-func handlersOf(file config.File) []inbox.Handler {
-	if len(file.Worker.Handlers) == 0 {
-		return builtinHandlers()
-	}
-	list := make([]inbox.Handler, len(file.Worker.Handlers))
-	for i, h := range file.Worker.Handlers {
-		list[i] = inbox.SQLFunction(h.Subject, h.Function)
-	}
-	return list
 }
 
 func (s *settings) duration(flag, name string, file config.Duration, otherwise time.Duration) time.Duration {

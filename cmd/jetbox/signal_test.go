@@ -12,7 +12,7 @@ import (
 const slowYAML = `
 worker:
   handlers:
-    - {subject: PREFIX.slow, function: public.slow}
+    - {subject: PREFIX.slow, sql: public.slow}
 `
 
 const slowSQL = `

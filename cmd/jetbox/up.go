@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,9 @@ func (c upCommand) Run(ctx context.Context, w world) error {
 		var err error
 		db, err = c.databaseFlags.config(s.env, "up")
 		s.note(err)
+	}
+	if s.publishes(s.relay.ConfirmStream) { // then the relay can see whether its own worker got everything
+		s.relay.ConfirmConsumer = cmp.Or(s.relay.ConfirmConsumer, s.worker.Consumer, "worker")
 	}
 	s.checkRelay()
 	s.checkWorker()
@@ -57,17 +61,17 @@ func (s *settings) runAll(ctx context.Context, w world, f apiFlags, place surrou
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	worker, closePool, err := s.newWorker(ctx, place.db)
+	worker, closeAll, err := s.newWorker(ctx, place.db)
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	defer closePool()
+	defer closeAll()
 	d, err := s.newDoor(ctx, f, place.db, ln.Addr())
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	defer d.pool.Close()
-	place.greet(w, ln.Addr().String(), s.builtin)
+	place.greet(w, ln.Addr().String(), s.builtin())
 	parts := []daemon.Part{{Name: "relay", Ready: relay.Ready}, {Name: "worker", Ready: worker.Ready}, {Name: "api", Ready: d.api.Ready}}
 	return s.serve(ctx, ln, parts, relay, worker, d)
 }

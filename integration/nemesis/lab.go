@@ -173,7 +173,7 @@ worker:
   retry_delay: 50ms
   max_attempts: 8
   handlers:
-    - {subject: jobs.>, function: nemesis.handle}
+    - {subject: jobs.>, sql: nemesis.handle}
 `, stream, retention, l.plan.Servers, stream, consumer)
 }
 

@@ -35,6 +35,14 @@ type Relay struct {
 	Retention Duration `yaml:"retention"`
 	// Lease is how long a relay that fell silent keeps the others waiting.
 	Lease Duration `yaml:"lease"`
+	// FallbackPoll is how often an idle relay looks although nobody rang.
+	FallbackPoll Duration `yaml:"fallback_poll"`
+	// ConfirmConsumer is the consumer whose inbox must hold what was published.
+	ConfirmConsumer string `yaml:"confirm_consumer"`
+	// ConfirmStream is that consumer's stream.
+	ConfirmStream string `yaml:"confirm_stream"`
+	// ConfirmGrace is how old a message must be to be missed.
+	ConfirmGrace Duration `yaml:"confirm_grace"`
 	// DrainTimeout is how long a batch may take to finish at shutdown.
 	DrainTimeout Duration `yaml:"drain_timeout"`
 }
@@ -64,14 +72,8 @@ type Worker struct {
 	Retention Duration `yaml:"retention"`
 	// DrainTimeout is how long begun work may take to finish at shutdown.
 	DrainTimeout Duration `yaml:"drain_timeout"`
-	// Handlers says which SQL function takes which subject.
+	// Handlers says who takes which subject.
 	Handlers []Handler `yaml:"handlers"`
-}
-
-// Handler gives the messages of a subject to a SQL function.
-type Handler struct {
-	Subject  string `yaml:"subject"`
-	Function string `yaml:"function"`
 }
 
 // maxSize is far beyond any real file: a wrong path is noticed, not read.

@@ -34,6 +34,10 @@ streams:
 relay:
   retention: 48h
   lease: 5s
+  fallback_poll: 2s
+  confirm_consumer: billing
+  confirm_stream: ORDERS
+  confirm_grace: 1m
 worker:
   stream: ORDERS
   consumer: billing
@@ -41,8 +45,34 @@ worker:
     - orders.paid
   batch: 100
   handlers:
-    - {subject: orders.paid, function: app.bill}
+    - {subject: orders.paid, sql: app.bill, role: app_worker, max_attempts: 9}
+    - subject: refunds.*
+      http: https://billing.example.com/hook
+      headers: {X-Team: billing}
+      headers_from_env:
+        Authorization: BILLING_TOKEN
+      allow_private: true
+      timeout: 10s
+    - {subject: orders.shipped, exec: [./notify, --all], env: [SMTP_HOST]}
 `
+
+var (
+	wholeRelay = Relay{
+		Retention: Duration(48 * time.Hour), Lease: Duration(5 * time.Second), FallbackPoll: Duration(2 * time.Second),
+		ConfirmConsumer: "billing", ConfirmStream: "ORDERS", ConfirmGrace: Duration(time.Minute),
+	}
+	wholeWorker = Worker{
+		Stream: "ORDERS", Consumer: "billing", Subjects: []string{"orders.paid"},
+		Batch: 100, Handlers: []Handler{
+			{Subject: "orders.paid", SQL: "app.bill", Role: "app_worker", MaxAttempts: 9},
+			{
+				Subject: "refunds.*", HTTP: "https://billing.example.com/hook", Headers: map[string]string{"X-Team": "billing"},
+				HeadersFromEnv: map[string]string{"Authorization": "BILLING_TOKEN"}, AllowPrivate: true, Timeout: Duration(10 * time.Second),
+			},
+			{Subject: "orders.shipped", Exec: []string{"./notify", "--all"}, Env: []string{"SMTP_HOST"}},
+		},
+	}
+)
 
 func TestLoad_ReadsEveryKey(t *testing.T) {
 	t.Parallel()
@@ -66,15 +96,17 @@ func TestLoad_ReadsEveryKey(t *testing.T) {
 			if got := f.StreamConfigs(); len(got) != 1 || !reflect.DeepEqual(got[0], want) {
 				t.Errorf("streams = %+v\nwant %+v", got, want)
 			}
-			if got, want := f.Relay, (Relay{Retention: Duration(48 * time.Hour), Lease: Duration(5 * time.Second)}); got != want {
-				t.Errorf("relay = %+v, want %+v", got, want)
+			if f.Relay != wholeRelay {
+				t.Errorf("relay = %+v, want %+v", f.Relay, wholeRelay)
 			}
-			wantWorker := Worker{
-				Stream: "ORDERS", Consumer: "billing", Subjects: []string{"orders.paid"},
-				Batch: 100, Handlers: []Handler{{"orders.paid", "app.bill"}},
+			if at := f.Worker.Handlers[1].At(); !strings.HasSuffix(at, ":7") {
+				t.Errorf("the second handler is at %s, want column 7", at)
 			}
-			if !reflect.DeepEqual(f.Worker, wantWorker) {
-				t.Errorf("worker = %+v, want %+v", f.Worker, wantWorker)
+			for i := range f.Worker.Handlers {
+				f.Worker.Handlers[i].at = "" // depends on the file's name
+			}
+			if !reflect.DeepEqual(f.Worker, wholeWorker) {
+				t.Errorf("worker = %+v, want %+v", f.Worker, wholeWorker)
 			}
 		})
 	}
@@ -122,7 +154,16 @@ func TestLoad_SaysWhereAMistakeIs(t *testing.T) {
 		"name twice":         {"streams:\n  - {name: A, subjects: [a]}\n  - {name: A, subjects: [b]}\n", `the name A is taken`},
 		"six replicas":       {"streams:\n  - {name: A, subjects: [a], replicas: 6}\n", `replicas is 6, need 1 to 5`},
 		"negative limit":     {"streams:\n  - {name: A, subjects: [a], max_msgs: -1}\n", `leave out what has no limit`},
-		"half a handler":     {"worker:\n  handlers:\n    - subject: jobs.a\n", `worker.handlers, entry 1: need both`},
+		"half a handler":     {handlers("subject: jobs.a"), `:3:7: handler for jobs.a: need one of sql, http and exec, got none`},
+		"two in one":         {handlers("subject: jobs.a", "sql: app.a", "exec: [a]"), `:3:7: handler for jobs.a: need one of sql, http and exec, got exec and sql`},
+		"no subject":         {handlers("sql: app.a"), `:3:7: handler: subject "" is not a subject such as jobs.email`},
+		"another's keys":     {handlers("subject: jobs.a", "sql: app.a", "env: [A]", "headers: {A: b}"), "env does not go with sql\n"},
+		"another's role":     {handlers("subject: jobs.a", "http: https://a.example", "role: a"), "role does not go with http"},
+		"another's private":  {handlers("subject: jobs.a", "exec: [a]", "allow_private: true"), "allow_private does not go with exec"},
+		"former key":         {handlers("subject: jobs.a", "function: app.a"), `:4:7: unknown key "function"`},
+		"attempts below one": {handlers("subject: jobs.a", "sql: app.a", "max_attempts: -1"), "max_attempts is -1, need 1 or more"},
+		"neither yes nor no": {handlers("subject: jobs.a", "http: https://a.example", "allow_private: yes"), `:5:22: "yes" is not true or false`},
+		"headers in a list":  {handlers("subject: jobs.a", "http: https://a.example", "headers: [a]"), `:5:16: need keys and values`},
 		"NUL":                {"relay:\n\x00", `line 2 holds a NUL byte`},
 		"too large":          {strings.Repeat("#\n", maxSize), `is larger than`},
 	} {
@@ -135,6 +176,11 @@ func TestLoad_SaysWhereAMistakeIs(t *testing.T) {
 			}
 		})
 	}
+}
+
+// handlers is a file with one handler of these lines.
+func handlers(lines ...string) string {
+	return "worker:\n  handlers:\n    - " + strings.Join(lines, "\n      ") + "\n"
 }
 
 func TestLoad_ReportsEveryMistakeAtOnce(t *testing.T) {

@@ -36,8 +36,11 @@ func parse(file string, text []byte) (File, error) {
 		}
 	}
 	if len(d.errs) == 0 {
-		for _, err := range f.validate() {
+		for _, err := range f.validateStreams() {
 			d.errs = append(d.errs, fmt.Errorf("%s: %w", file, err))
+		}
+		for _, h := range f.Worker.Handlers {
+			d.errs = append(d.errs, h.validate()...)
 		}
 	}
 	return f, errors.Join(d.errs...)
@@ -53,9 +56,16 @@ func (d *decoder) syntax(err error) error {
 }
 
 func (d *decoder) fail(n ast.Node, format string, args ...any) {
-	at := n.GetToken().Position
-	d.errs = append(d.errs, fmt.Errorf("%s:%d:%d: %s", d.file, at.Line, at.Column, fmt.Sprintf(format, args...)))
+	d.errs = append(d.errs, fmt.Errorf("%s: %s", d.place(n), fmt.Sprintf(format, args...)))
 }
+
+func (d *decoder) place(n ast.Node) string {
+	at := n.GetToken().Position
+	return fmt.Sprintf("%s:%d:%d", d.file, at.Line, at.Column)
+}
+
+// located wants to know where the file has it.
+type located interface{ foundAt(place string) }
 
 func (d *decoder) decode(n ast.Node, dst reflect.Value) {
 	_, isText := dst.Addr().Interface().(encoding.TextUnmarshaler)
@@ -66,6 +76,8 @@ func (d *decoder) decode(n ast.Node, dst reflect.Value) {
 		d.scalar(n, dst)
 	case dst.Kind() == reflect.Struct:
 		d.mapping(n, dst)
+	case dst.Kind() == reflect.Map:
+		d.table(n, dst)
 	case dst.Kind() == reflect.Slice:
 		d.sequence(n, dst)
 	default:
@@ -73,26 +85,48 @@ func (d *decoder) decode(n ast.Node, dst reflect.Value) {
 	}
 }
 
-func (d *decoder) mapping(n ast.Node, dst reflect.Value) {
-	var entries []*ast.MappingValueNode
+// entries are the keys and values of n.
+func entries(n ast.Node) (list []*ast.MappingValueNode, ok bool) {
 	switch m := n.(type) {
 	case *ast.MappingNode:
-		entries = m.Values
+		return m.Values, true
 	case *ast.MappingValueNode:
-		entries = []*ast.MappingValueNode{m}
-	case *ast.CommentGroupNode:
-		return
-	default:
+		return []*ast.MappingValueNode{m}, true
+	}
+	return nil, n.Type() == ast.CommentType
+}
+
+func (d *decoder) mapping(n ast.Node, dst reflect.Value) {
+	list, ok := entries(n)
+	if !ok {
 		d.fail(n, "need keys and values: %s", strings.Join(keys(dst.Type()), ", "))
 		return
 	}
-	for _, e := range entries {
+	if l, ok := dst.Addr().Interface().(located); ok && len(list) > 0 {
+		l.foundAt(d.place(list[0].Key))
+	}
+	for _, e := range list {
 		key := e.Key.GetToken().Value
 		if field, ok := fieldOf(dst, key); ok {
 			d.decode(e.Value, field)
 			continue
 		}
 		d.fail(e.Key, "unknown key %q%s", key, hint(key, keys(dst.Type())))
+	}
+}
+
+// table fills a map whose keys the file is free to choose.
+func (d *decoder) table(n ast.Node, dst reflect.Value) {
+	list, ok := entries(n)
+	if !ok {
+		d.fail(n, "need keys and values")
+		return
+	}
+	dst.Set(reflect.MakeMap(dst.Type()))
+	for _, e := range list {
+		v := reflect.New(dst.Type().Elem()).Elem()
+		d.decode(e.Value, v)
+		dst.SetMapIndex(reflect.ValueOf(e.Key.GetToken().Value), v)
 	}
 }
 
@@ -121,21 +155,26 @@ func (d *decoder) scalar(n ast.Node, dst reflect.Value) {
 		}
 		return
 	}
-	if dst.Kind() == reflect.String {
+	switch dst.Kind() {
+	case reflect.String:
 		dst.SetString(text)
-		return
+	case reflect.Bool:
+		if text != "true" && text != "false" {
+			d.fail(n, "%q is not true or false", text)
+		}
+		dst.SetBool(text == "true")
+	default:
+		v, err := strconv.ParseInt(strings.ReplaceAll(text, "_", ""), 10, dst.Type().Bits())
+		if err != nil {
+			d.fail(n, "%q is not a whole number", text)
+		}
+		dst.SetInt(v)
 	}
-	v, err := strconv.ParseInt(strings.ReplaceAll(text, "_", ""), 10, dst.Type().Bits())
-	if err != nil {
-		d.fail(n, "%q is not a whole number", text)
-		return
-	}
-	dst.SetInt(v)
 }
 
 func fieldOf(v reflect.Value, key string) (reflect.Value, bool) {
 	for i := range v.NumField() {
-		if v.Type().Field(i).Tag.Get("yaml") == key {
+		if v.Type().Field(i).Tag.Get("yaml") == key && key != "" {
 			return v.Field(i), true
 		}
 	}
@@ -145,7 +184,9 @@ func fieldOf(v reflect.Value, key string) (reflect.Value, bool) {
 func keys(t reflect.Type) []string {
 	var names []string
 	for i := range t.NumField() {
-		names = append(names, t.Field(i).Tag.Get("yaml"))
+		if name := t.Field(i).Tag.Get("yaml"); name != "" {
+			names = append(names, name)
+		}
 	}
 	return names
 }

@@ -55,8 +55,8 @@ func (s Stream) config() jetstream.StreamConfig {
 	return c
 }
 
-// validate reports every mistake that the keys one by one do not show.
-func (f File) validate() []error {
+// validateStreams reports every mistake that the keys one by one do not show.
+func (f File) validateStreams() []error {
 	var errs []error
 	names := map[string]bool{}
 	for i, s := range f.Streams {
@@ -67,11 +67,6 @@ func (f File) validate() []error {
 			errs = append(errs, fmt.Errorf("streams, entry %d: the name %s is taken by an earlier one", i+1, s.Name))
 		}
 		names[s.Name] = true
-	}
-	for i, h := range f.Worker.Handlers {
-		if h.Subject == "" || h.Function == "" {
-			errs = append(errs, fmt.Errorf("worker.handlers, entry %d: need both subject and function", i+1))
-		}
 	}
 	return errs
 }

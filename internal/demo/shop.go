@@ -36,7 +36,7 @@ worker:
   ack_wait: 3s
   handlers:
     - subject: jobs.order
-      function: shop.fulfil
+      sql: shop.fulfil
 `
 
 func (s *stage) openShop(ctx context.Context) error {
