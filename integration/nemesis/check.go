@@ -2,15 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // unsettledSQL counts what was committed and has neither an effect nor a dead
@@ -90,8 +87,7 @@ func (l *lab) check(ctx context.Context, s *said, found map[string]int64) (err e
 	if found["acknowledged commits that are gone"], err = l.vanished(ctx, s); err != nil {
 		return err
 	}
-	found[inverted], err = l.inverted(ctx)
-	return err
+	return l.checkStream(ctx, found)
 }
 
 const newestSQL = `SELECT coalesce(max(n), 0) FROM nemesis.truth WHERE key = $1`
@@ -107,52 +103,6 @@ func (l *lab) vanished(ctx context.Context, s *said) (gone int64, err error) {
 		gone += max(0, n-newest)
 	}
 	return gone, nil
-}
-
-// inverted reads the stream and counts the messages that stand in it before
-// their predecessor of the same key first does. What was sent again may stand
-// behind; nothing may be skipped.
-func (l *lab) inverted(ctx context.Context) (n int64, err error) {
-	if l.plan.WorkQueue {
-		return 0, nil // it keeps nothing to be read
-	}
-	c, err := l.js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{})
-	if err != nil {
-		return 0, fmt.Errorf("read the stream: %w", err)
-	}
-	reached := map[string]int64{}
-	for left := uint64(1); left > 0; {
-		batch, err := c.Fetch(1000, jetstream.FetchMaxWait(time.Second))
-		if err != nil {
-			return 0, fmt.Errorf("read the stream: %w", err)
-		}
-		for m := range batch.Messages() {
-			if !follows(reached, m) {
-				n++
-			}
-			meta, err := m.Metadata()
-			if err != nil {
-				return 0, fmt.Errorf("read the stream: %w", err)
-			}
-			left = meta.NumPending
-		}
-		if ctx.Err() != nil {
-			return 0, ctx.Err()
-		}
-	}
-	return n, nil
-}
-
-// follows notes m, and reports whether its predecessor was there.
-func follows(reached map[string]int64, m jetstream.Msg) bool {
-	var body struct{ N int64 }
-	key := m.Headers().Get("Jetbox-Key")
-	if err := json.Unmarshal(m.Data(), &body); err != nil {
-		return false
-	}
-	ok := body.N <= reached[key]+1
-	reached[key] = max(reached[key], body.N)
-	return ok
 }
 
 // connectedSQL counts the sessions that the daemons have left.

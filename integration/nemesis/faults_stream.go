@@ -15,7 +15,7 @@ import (
 )
 
 // answer is how long the server may take for a call while it is not struck.
-const answer = 10 * time.Second
+const answer = 30 * time.Second
 
 // insist repeats a call until it goes well or the server has no more time; a
 // server that another fault keeps away is no failure of this one.

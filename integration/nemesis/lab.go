@@ -36,6 +36,7 @@ type lab struct {
 	daemons  map[string]*daemon
 	servers  map[string]*server
 	links    map[string]*proxy.Proxy
+	acks     acks
 	api      string // URL
 	http     *http.Client
 }
@@ -52,7 +53,7 @@ func open(ctx context.Context, p plan, dir string, bin binaries, g *errgroup.Gro
 	l := &lab{
 		plan: p, dir: dir, bin: bin, canary: fmt.Sprintf("canary%dx", time.Now().UnixNano()),
 		daemons: map[string]*daemon{}, servers: map[string]*server{}, links: map[string]*proxy.Proxy{},
-		http: &http.Client{Timeout: 5 * time.Second},
+		http: &http.Client{Timeout: 5 * time.Second}, acks: acks{at: map[uint64]time.Time{}},
 	}
 	var err error
 	if l.postgres, err = startPostgres(ctx, dir); err != nil {

@@ -136,7 +136,7 @@ func (l *lab) warmUp(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("warm-up: %w", err)
 	}
-	return nil
+	return l.watchAcks(ctx)
 }
 
 // suffer injects the faults of the plan and returns when all have ended.
