@@ -77,7 +77,7 @@ func (s *session) isolateSuspect(ctx context.Context) (release func(), err error
 
 // attemptAlone runs d once and settles it by the outcome.
 func (s *session) attemptAlone(ctx context.Context, d *delivery) error {
-	marked := d.redelivered()
+	marked := d.meta.NumDelivered > uint64(d.attempt) // else each delivery before has ended on record
 	if marked {
 		if err := s.note(ctx, d, unfinished); err != nil {
 			return err
@@ -143,13 +143,10 @@ func (s *session) commitAlone(ctx context.Context, d *delivery, fn func(pgx.Tx) 
 		if d.result, err = fn(tx); err != nil {
 			return err
 		}
-		if err := record(ctx, tx, s.cfg.Consumer, []*delivery{d}); err != nil {
-			return err
-		}
 		if d.redelivered() || d.attempt > 1 {
-			return forget(ctx, tx, s.cfg.Consumer, []*delivery{d})
+			return recordRetried(ctx, tx, s.cfg.Consumer, d)
 		}
-		return nil
+		return record(ctx, tx, s.cfg.Consumer, []*delivery{d})
 	})
 }
 

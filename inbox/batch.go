@@ -36,9 +36,10 @@ func (s *session) settleAll(ctx context.Context, ds []*delivery) (left [][]*deli
 		return nil, err
 	}
 	alone, together := split(fit)
-	alone, err = s.skipKnown(ctx, alone)
-	if err != nil {
-		return nil, err
+	if len(alone) > 1 { // a storm of redeliveries is mostly duplicates
+		if alone, err = s.skipKnown(ctx, alone); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.oneByOne(ctx, alone); err != nil { // first: they are older
 		return nil, err

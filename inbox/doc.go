@@ -15,19 +15,22 @@
 // # Flow
 //
 //	Consume ─▶ lane ─▶ { look up IDs ─▶ handlers ─▶ IDs and results ─▶ COMMIT } ─▶ ack
-//	                       │ any error: roll back, and run the batch's messages one by one
+//	                       │ an error: back to the last savepoint, and on without the culprit
 //	                       ▼
 //	                     failed_attempt ─▶ nak with delay ─▶ … ─▶ dead_letter ─▶ term
+//
+// A message that has failed once runs in a transaction of its own from then on.
 //
 // # What counts as an attempt
 //
 // An attempt counts when its failure is on record in jetbox.failed_attempt, and
 // MaxAttempts of them make a dead letter. The broker's delivery count decides
 // nothing by itself: it also rises when Postgres was away, when a worker
-// stopped, when an acknowledgement was lost. But before a redelivered message
-// runs, its attempt is put on record as one the worker did not survive, and
-// taken back when the run ends: so a message that kills its process each time
-// is dead after MaxAttempts deliveries beyond its first. Messages under that
+// stopped, when an acknowledgement was lost. But a message that was delivered more
+// often than that explains is put on record, before it runs, with an attempt that
+// the worker did not survive, which is taken back when the run ends: so a message
+// that kills its process each time is dead after MaxAttempts deliveries beyond
+// its first. Messages under that
 // suspicion run one at a time in a process, so that they do not take innocent
 // ones with them.
 //

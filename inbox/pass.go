@@ -12,8 +12,8 @@ import (
 
 // pass is one try at a batch in one transaction. A call that fails is undone to
 // the last savepoint, and what that undid runs again without it: so a message
-// that fails costs its neighbours little. Of many messages that failed in one
-// call, each half runs by itself.
+// that fails costs its neighbours little. Where a call of many messages does not
+// say which of them failed, each half runs by itself.
 type pass struct {
 	tx   pgx.Tx
 	call caller
@@ -45,8 +45,11 @@ func (p *pass) run(ctx context.Context, enough func() bool) error {
 
 func (p *pass) step(ctx context.Context, g *group) error {
 	if g == nil {
-		p.safe = len(p.ran)
-		return p.exec(ctx, savepointSQL)
+		return p.save(ctx)
+	}
+	if g.guilty && len(g.ds) > 1 {
+		p.todo = append(g.halves(), p.todo...)
+		return nil
 	}
 	err := p.try(g)
 	switch {
@@ -91,17 +94,25 @@ func (p *pass) undo(ctx context.Context, g *group, cause error) error {
 		r.again = true
 	}
 	p.ran = p.ran[:p.safe]
-	if len(redo) > 0 {
-		redo = append(redo, nil)
+	if g.other != nil {
+		g.other.guilty = false
 	}
-	if len(g.ds) > 1 {
-		redo = append(redo, g.halves()...)
-	} else {
-		g.own[0].failure = cause
-		p.failed = append(p.failed, g.own[0])
+	rest, culprit := g.without(cause)
+	if culprit != nil {
+		culprit.failure = cause
+		p.failed = append(p.failed, culprit)
 	}
-	p.todo = append(redo, p.todo...)
+	p.todo = slices.Concat(redo, []*group{nil}, rest, p.todo)
 	return nil
+}
+
+// save moves the savepoint to here.
+func (p *pass) save(ctx context.Context) error {
+	if p.safe == len(p.ran) {
+		return nil // it is here
+	}
+	p.safe = len(p.ran)
+	return p.exec(ctx, savepointSQL)
 }
 
 func (p *pass) exec(ctx context.Context, sql string) error {
@@ -117,14 +128,47 @@ type group struct {
 	ds      []*delivery
 	own     []*delivery // copies of ds, as the latest run left them
 	again   bool        // not the first run
+
+	guilty bool   // holds what failed in a larger group
+	other  *group // that is innocent if this one fails
 }
 
-// halves are g in two, with a savepoint after each.
+// without returns what is to run of g after a call that failed with cause, and
+// the message whose failure it was, if that is known.
+func (g *group) without(cause error) (rest []*group, culprit *delivery) {
+	e, told := errors.AsType[*memberError](cause)
+	switch {
+	case told && e.index < len(g.ds):
+		return []*group{g.part(0, e.index), nil, g.part(e.index+1, len(g.ds)), nil}, g.own[e.index]
+	case len(g.ds) == 1:
+		return nil, g.own[0]
+	}
+	return g.halves(), nil
+}
+
+// halves are g in two. If nothing fails in the first, the second is guilty.
 func (g *group) halves() []*group {
-	a := &group{handler: g.handler, ds: g.ds[:len(g.ds)/2], again: true}
-	b := &group{handler: g.handler, ds: g.ds[len(g.ds)/2:], again: true}
+	half := len(g.ds) / 2
+	a, b := g.part(0, half), g.part(half, len(g.ds))
+	a.other, b.guilty = b, true
 	return []*group{a, nil, b, nil}
 }
+
+// part is a group of its own, or nil for nothing.
+func (g *group) part(from, to int) *group {
+	if from == to {
+		return nil
+	}
+	return &group{handler: g.handler, ds: g.ds[from:to], again: true}
+}
+
+// memberError tells which message of a call has failed.
+type memberError struct {
+	index int
+	error
+}
+
+func (e *memberError) Unwrap() error { return e.error }
 
 // plan orders ds into calls of at most limit messages: as few as it takes for
 // handlers that take a set, while no message runs before an earlier one of its

@@ -73,13 +73,29 @@ var errDuplicate = errors.New("already processed")
 
 // record writes the IDs and results of ds as part of tx.
 func record(ctx context.Context, tx pgx.Tx, consumer string, ds []*delivery) error {
+	_, err := tx.Exec(ctx, recordSQL, recordArgs(consumer, ds)...)
+	return recorded(err)
+}
+
+// recordRetried records d, whose attempts are history then.
+func recordRetried(ctx context.Context, tx pgx.Tx, consumer string, d *delivery) error {
+	var b pgx.Batch
+	b.Queue(recordSQL, recordArgs(consumer, []*delivery{d})...)
+	b.Queue(forgetSQL, consumer, []pgtype.UUID{d.id()})
+	return recorded(tx.SendBatch(ctx, &b).Close())
+}
+
+func recordArgs(consumer string, ds []*delivery) []any {
 	n := len(ds)
 	ids, days := make([]pgtype.UUID, n), make([]pgtype.Date, n)
 	subjects, results := make([]string, n), make([]*string, n)
 	for i, d := range sorted(ds) {
 		ids[i], days[i], subjects[i], results[i] = d.id(), d.day, d.msg.Subject(), d.result
 	}
-	_, err := tx.Exec(ctx, recordSQL, consumer, ids, days, subjects, results)
+	return []any{consumer, ids, days, subjects, results}
+}
+
+func recorded(err error) error {
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "23505" {
 		return errDuplicate
 	}

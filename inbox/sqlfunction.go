@@ -110,10 +110,14 @@ func findFunction(ctx context.Context, tx pgx.Tx, function string) (string, erro
 const messageSQL = `ROW(id, subject, nullif(key, ''), headers::json, payload::json, bytes,
 	nullif(content_type, ''), attempt)::jetbox.message`
 
+// setSQL has the messages in order, and OFFSET 0 keeps the call above that: the
+// rows that arrive before an error tell whose error it is.
 const setSQL = `
-FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::text[], $8::int[])
-	WITH ORDINALITY AS m (id, subject, key, headers, payload, bytes, content_type, attempt, n)
-ORDER BY n`
+FROM (
+	SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::text[], $8::int[])
+		WITH ORDINALITY AS m (id, subject, key, headers, payload, bytes, content_type, attempt, n)
+	ORDER BY n OFFSET 0
+) m`
 
 // sqlCall is a statement that callSQL made, and who is to run it.
 type sqlCall struct{ sql, role string }
@@ -163,7 +167,13 @@ func (c sqlCall) results(ctx context.Context, tx pgx.Tx, args []any) ([]*string,
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, pgx.RowTo[*string])
+	var results []*string
+	var result *string
+	_, err = pgx.ForEachRow(rows, []any{&result}, func() error { results = append(results, result); return nil })
+	if _, ok := errors.AsType[*pgconn.PgError](err); ok { // it came after the rows before it
+		err = &memberError{len(results), err}
+	}
+	return results, err
 }
 
 const setRoleSQL = `SELECT current_user, set_config('role', $1, $2)`
