@@ -14,11 +14,11 @@ import (
 )
 
 type benchCommand struct {
-	Relay  benchRelay  `cmd:"" help:"Outbox to stream, beside a bare publisher and a bare COPY."`
-	Worker benchWorker `cmd:"" help:"Stream to committed effects, by kind of handler, beside a transaction a message."`
-	E2E    benchE2E    `cmd:"" name:"e2e" help:"INSERT to committed effect: throughput, then latency at a fixed rate."`
-	Insert benchInsert `cmd:"" help:"What the outbox costs who inserts, beside a plain table with a pending index."`
-	Grow   benchGrow   `cmd:"" help:"The relay with millions of rows of history, and under a held snapshot."`
+	Relay  benchRelay  `cmd:"" help:"Outbox to stream, beside a bare publisher and a bare COPY." example:"jetbox bench relay"`
+	Worker benchWorker `cmd:"" help:"Stream to committed effects, by kind of handler, beside a transaction a message." example:"jetbox bench worker"`
+	E2E    benchE2E    `cmd:"" name:"e2e" help:"INSERT to committed effect: throughput, then latency at a fixed rate." example:"jetbox bench e2e"`
+	Insert benchInsert `cmd:"" help:"What the outbox costs who inserts, beside a plain table with a pending index." example:"jetbox bench insert"`
+	Grow   benchGrow   `cmd:"" help:"The relay with millions of rows of history, and under a held snapshot." example:"jetbox bench grow"`
 }
 
 // benchFlags are what all benchmarks have in common.

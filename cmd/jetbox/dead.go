@@ -13,10 +13,10 @@ import (
 )
 
 type deadCommand struct {
-	List    deadListCommand    `cmd:"" help:"List dead letters, those of one error together. Example: jetbox dead list --subject jobs.email"`
-	Show    deadShowCommand    `cmd:"" help:"Show the letters of one message, with payload and every error."`
-	Redrive deadRedriveCommand `cmd:"" help:"Send dead letters out again. Example: jetbox dead redrive --reason timeout --dry-run"`
-	Discard deadDiscardCommand `cmd:"" help:"Remove dead letters for good."`
+	List    deadListCommand    `cmd:"" help:"List dead letters, those of one error together." example:"jetbox dead list --subject jobs.email"`
+	Show    deadShowCommand    `cmd:"" help:"Show the letters of one message, with payload and every error." example:"jetbox dead show 01890a5d-ac96-774b-bcce-b302099a8057"`
+	Redrive deadRedriveCommand `cmd:"" help:"Send dead letters out again." example:"jetbox dead redrive --reason timeout --dry-run"`
+	Discard deadDiscardCommand `cmd:"" help:"Remove dead letters for good." example:"jetbox dead discard --subject jobs.old --yes"`
 }
 
 type deadFilter struct {

@@ -14,9 +14,9 @@ import (
 )
 
 type migrateCommand struct {
-	Up     migrateUpCommand     `cmd:"" help:"Apply what is missing."`
-	Down   migrateDownCommand   `cmd:"" help:"Take migrations back, with the data they hold."`
-	Status migrateStatusCommand `cmd:"" help:"List the migrations and which of them the database has."`
+	Up     migrateUpCommand     `cmd:"" help:"Apply what is missing." example:"jetbox migrate up"`
+	Down   migrateDownCommand   `cmd:"" help:"Take migrations back, with the data they hold." example:"jetbox migrate down --to 17 --yes"`
+	Status migrateStatusCommand `cmd:"" help:"List the migrations and which of them the database has." example:"jetbox migrate status --json"`
 }
 
 type migrateFlags struct {

@@ -12,8 +12,8 @@ import (
 )
 
 type scheduleCommand struct {
-	List   scheduleListCommand   `cmd:"" help:"List messages for later, the next first."`
-	Cancel scheduleCancelCommand `cmd:"" help:"Cancel messages for later."`
+	List   scheduleListCommand   `cmd:"" help:"List messages for later, the next first." example:"jetbox schedule list --subject jobs.email"`
+	Cancel scheduleCancelCommand `cmd:"" help:"Cancel messages for later." example:"jetbox schedule cancel 01890a5d-ac96-774b-bcce-b302099a8057"`
 }
 
 type scheduleListCommand struct {

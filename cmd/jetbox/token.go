@@ -13,9 +13,9 @@ import (
 )
 
 type tokenCommand struct {
-	Create tokenCreateCommand `cmd:"" help:"Make a token and show it, once. Example: jetbox token create shop --scope produce"`
-	List   tokenListCommand   `cmd:"" help:"List tokens: their names and scopes, never themselves."`
-	Revoke tokenRevokeCommand `cmd:"" help:"End a token at once."`
+	Create tokenCreateCommand `cmd:"" help:"Make a token and show it, once." example:"jetbox token create shop --scope produce,read --expires 720h"`
+	List   tokenListCommand   `cmd:"" help:"List tokens: their names and scopes, never themselves." example:"jetbox token list --json"`
+	Revoke tokenRevokeCommand `cmd:"" help:"End a token at once." example:"jetbox token revoke shop"`
 }
 
 type tokenCreateCommand struct {

@@ -15,11 +15,8 @@ import (
 	"github.com/jetboxhq/jetbox/outbox"
 )
 
-// What a Passing tells, beside done and dead.
-const (
-	PassSent    = Sent
-	PassSkipped = "skipped"
-)
+// Skipped is what a Passing tells beside sent, done and dead.
+const Skipped = "skipped"
 
 // Passing is one step of a message, as it happens.
 type Passing struct {
@@ -81,7 +78,7 @@ func (t *Tail) Next(ctx context.Context) ([]Passing, error) {
 		return nil, err
 	}
 	list = slices.DeleteFunc(append(list, ended...), func(p Passing) bool {
-		return p.What != PassSkipped && t.subject != "" && !streams.Covers(t.subject, p.Subject)
+		return p.What != Skipped && t.subject != "" && !streams.Covers(t.subject, p.Subject)
 	})
 	slices.SortStableFunc(list, func(a, b Passing) int { return a.At.Compare(b.At) })
 	return list, nil
@@ -94,10 +91,10 @@ func (t *Tail) sent(ctx context.Context) (list []Passing, err error) {
 	}
 	t.batch = last
 	if skipped > 0 {
-		list = append(list, Passing{At: rows[0].PublishedAt, What: PassSkipped, Text: fmt.Sprintf("%d sent before: too many to show", skipped)})
+		list = append(list, Passing{At: rows[0].PublishedAt, What: Skipped, Text: fmt.Sprintf("%d sent before: too many to show", skipped)})
 	}
 	for _, r := range rows {
-		list = append(list, Passing{At: r.PublishedAt, What: PassSent, ID: &r.MessageID, Subject: r.Subject, Text: fmt.Sprintf("batch %d", r.Batch)})
+		list = append(list, Passing{At: r.PublishedAt, What: Sent, ID: &r.MessageID, Subject: r.Subject, Text: fmt.Sprintf("batch %d", r.Batch)})
 	}
 	return list, nil
 }
@@ -126,7 +123,7 @@ func (t *Tail) ended(ctx context.Context) ([]Passing, error) {
 	full := len(done) == tailRows
 	fresh := t.unseen(list)
 	if full && len(fresh) == len(list) {
-		fresh = append(fresh, Passing{At: done[tailRows-1].ProcessedAt, What: PassSkipped, Text: "some that are done: too many to show"})
+		fresh = append(fresh, Passing{At: done[tailRows-1].ProcessedAt, What: Skipped, Text: "some that are done: too many to show"})
 	}
 	return fresh, nil
 }

@@ -96,8 +96,8 @@ func TestTail_SaysWhenItSkips(t *testing.T) {
 	f := tail(t, db, "none.at.all")
 	execute(t, db, `INSERT INTO jetbox.inbox (message_id, consumer, day, subject)
 		SELECT jetbox.uuidv7(), 'worker', (now() AT TIME ZONE 'UTC')::date, 'jobs.a' FROM generate_series(1, 3000)`)
-	if what, _ := next(t, f); what != operator.PassSkipped {
-		t.Errorf("Next = %s, want %s", what, operator.PassSkipped)
+	if what, _ := next(t, f); what != operator.Skipped {
+		t.Errorf("Next = %s, want %s", what, operator.Skipped)
 	}
 	if what, _ := next(t, f); what != "" {
 		t.Errorf("Next = %s, want nothing more", what)
