@@ -5,7 +5,7 @@
 CREATE FUNCTION jetbox.uuidv7_at(at timestamptz) RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
 	SELECT encode(set_bit(set_bit(overlay(
 		uuid_send(gen_random_uuid())
-		PLACING substring(int8send((extract(epoch FROM at) * 1000)::bigint) FROM 3)
+		PLACING substring(int8send((date_part('epoch', at) * 1000)::bigint) FROM 3)
 		FROM 1 FOR 6), 52, 1), 53, 1), 'hex')::uuid
 $$;
 -- +goose StatementEnd

@@ -46,7 +46,7 @@ func (d *doorbell) wait(ctx context.Context) error {
 	return nil
 }
 
-// lockSQL and unlockSQL name the lock of jetbox.ring_doorbell: 'jetbox' in ASCII.
+// lockSQL and unlockSQL name the lock of jetbox.announce: 'jetbox' in ASCII.
 const (
 	lockSQL   = `SELECT pg_try_advisory_lock(116983976849272)`
 	unlockSQL = `SELECT pg_advisory_unlock(116983976849272)`

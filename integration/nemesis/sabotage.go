@@ -89,8 +89,9 @@ var controls = map[string]control{
 	},
 	"asynchronous-commits": {
 		bug: "a row that a crash can take back is published",
-		sql: `CREATE OR REPLACE FUNCTION jetbox.ring_doorbell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-			IF NOT pg_try_advisory_xact_lock_shared(116983976849272) THEN PERFORM pg_notify('jetbox_outbox', ''); END IF; RETURN NULL; END $$`,
+		sql: `CREATE OR REPLACE FUNCTION jetbox.announce() RETURNS xid8 LANGUAGE plpgsql AS $$ BEGIN
+			IF NOT pg_try_advisory_xact_lock_shared(116983976849272) THEN PERFORM pg_notify('jetbox_outbox', ''); END IF;
+			RETURN pg_current_xact_id(); END $$`,
 	},
 	"drops-dead-letters": {
 		bug: "what fails for good leaves no letter",

@@ -69,7 +69,7 @@ func TestPostgres_FindsEachMistake(t *testing.T) {
 	t.Parallel()
 	for want, sql := range map[string]string{
 		"sequence_cache":                      `ALTER SEQUENCE jetbox.outbox_id_seq CACHE 20`,
-		"trigger":                             `ALTER TABLE jetbox.outbox DISABLE TRIGGER ring_doorbell`,
+		"trigger":                             `ALTER TABLE jetbox.outbox DISABLE TRIGGER check_message`,
 		"index":                               `DROP INDEX jetbox.outbox_3_xid`,
 		"relay_paused":                        `UPDATE jetbox.relay_lease SET paused_until = now() + interval '1 hour'`,
 		"inbox_partitions":                    `DO $$ DECLARE w date; BEGIN FOR w IN SELECT * FROM jetbox.inbox_weeks() x WHERE x > now() - interval '7 days' LOOP EXECUTE 'DROP TABLE jetbox.inbox_' || to_char(w, 'YYYYMMDD'); END LOOP; END $$`,

@@ -14,7 +14,7 @@ import (
 func Postgres(ctx context.Context, conn *pgx.Conn, cfg Config, schema bool) ([]Finding, error) {
 	checks := []func(context.Context, *pgx.Conn, Config) ([]Finding, error){server, session, clock, transactions}
 	if schema {
-		checks = append(checks, sequence, triggers, indexes, partitions, pause, privileges)
+		checks = append(checks, sequence, checkTrigger, indexes, partitions, pause, privileges)
 	}
 	var all []Finding
 	for _, check := range checks {

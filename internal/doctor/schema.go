@@ -36,14 +36,14 @@ func sequence(ctx context.Context, conn *pgx.Conn, _ Config) ([]Finding, error) 
 	})
 }
 
-// triggersSQL lists the outbox's triggers that are gone or turned off.
-const triggersSQL = `
-SELECT w.name FROM (VALUES ('ring_doorbell'), ('check_message')) AS w (name)
-LEFT JOIN pg_trigger t ON t.tgrelid = 'jetbox.outbox'::regclass AND t.tgname = w.name
-WHERE t.tgenabled IS NULL OR t.tgenabled = 'D'`
+// checkTriggerSQL returns a row when the trigger that holds the outbox's rules is
+// gone or turned off.
+const checkTriggerSQL = `
+SELECT 'check_message' WHERE NOT EXISTS (
+	SELECT FROM pg_trigger WHERE tgrelid = 'jetbox.outbox'::regclass AND tgname = 'check_message' AND tgenabled <> 'D')`
 
-func triggers(ctx context.Context, conn *pgx.Conn, _ Config) ([]Finding, error) {
-	return lines(ctx, conn, "triggers", triggersSQL, func(name string) Finding {
+func checkTrigger(ctx context.Context, conn *pgx.Conn, _ Config) ([]Finding, error) {
+	return lines(ctx, conn, "triggers", checkTriggerSQL, func(name string) Finding {
 		return Finding{Error, "trigger", "trigger " + name + " of jetbox.outbox is off or gone", "ALTER TABLE jetbox.outbox ENABLE TRIGGER " + name}
 	})
 }
