@@ -19,27 +19,45 @@ import (
 // a loss.
 type confirmation struct {
 	stream, consumer string // empty: nobody confirms
-	grace            time.Duration
-	seq              int64 // batches up to here are confirmed
+	seq              int64  // batches up to here are confirmed
 }
+
+// cutoffSQL is read before the consumer is asked: what is published later may
+// still be on its way when the inbox is.
+const cutoffSQL = `SELECT clock_timestamp() - $1::interval`
+
+// maxRounds keeps one check short; the next goes on where it ends.
+const maxRounds = 20
 
 // check confirms what was published longer ago than grace.
 func (c *confirmation) check(ctx context.Context, h *healer, grace time.Duration) error {
 	if c.consumer == "" {
 		return nil
 	}
+	var before time.Time
+	if err := h.conn.QueryRow(ctx, cutoffSQL, grace).Scan(&before); err != nil {
+		return fmt.Errorf("confirm: %w", err)
+	}
 	filters, idle, err := c.idle(ctx, h.js)
 	if err != nil || !idle {
 		return err
 	}
-	upTo, missing, err := c.missing(ctx, h.conn, filters, grace)
-	switch {
-	case err != nil:
-		return err
-	case missing == 0:
-		c.seq = max(c.seq, upTo)
-		return nil
+	for range maxRounds {
+		upTo, missing, err := c.missing(ctx, h.conn, filters, before)
+		switch {
+		case err != nil:
+			return err
+		case missing > 0:
+			return c.publishAgain(ctx, h, missing)
+		case upTo <= c.seq:
+			return nil
+		}
+		c.seq = upTo
 	}
+	return nil
+}
+
+func (c *confirmation) publishAgain(ctx context.Context, h *healer, missing int64) error {
 	h.log.LogAttrs(ctx, slog.LevelError, "stream has dropped messages that were not processed, publishing them again",
 		slog.String("stream", c.stream), slog.String("consumer", c.consumer), slog.Int64("batch", missing))
 	return h.rewind(ctx, missing-1, map[string]streamState{})
@@ -68,17 +86,22 @@ func (c *confirmation) idle(ctx context.Context, js jetstream.JetStream) (filter
 const batchesSQL = `
 SELECT b.seq, coalesce(b.first_id, 0), coalesce(b.last_id, 0), b.streams ? @stream
 FROM jetbox.relay_batch b
-WHERE b.seq > @seq AND b.published_at < now() - @grace::interval
+WHERE b.seq > @seq AND b.published_at < @before
 	AND NOT EXISTS (SELECT FROM jetbox.relay_batch r WHERE r.seq > b.seq AND r.rewound_to < b.seq)
 ORDER BY b.seq
 LIMIT 50`
 
 // missingSQL finds messages of a range of ids that batch @upto or an earlier one
-// published, and that the consumer neither processed nor set aside.
+// published, and that the consumer neither processed nor set aside. Whatever
+// the batch before had published has an older xid, or is in range again: the
+// bounds let the index on xid find the rows of one batch.
 const missingSQL = `
 SELECT o.id, o.subject
 FROM jetbox.outbox o, jetbox.relay_batch b
 WHERE o.id BETWEEN @first AND @last AND b.seq = @upto
+	AND o.xid < pg_snapshot_xmax(b.snap)
+	AND o.xid >= coalesce((
+		SELECT pg_snapshot_xmin(coalesce(p.prev_snap, p.snap)) FROM jetbox.relay_batch p WHERE p.seq = @upto - 1), '0')
 	AND (pg_visible_in_snapshot(o.xid, coalesce(b.prev_snap, b.snap))
 		OR (o.id <= b.pos_id AND pg_visible_in_snapshot(o.xid, b.snap)))
 	AND NOT EXISTS (SELECT FROM jetbox.inbox i WHERE i.message_id = o.message_id AND i.consumer = @consumer)
@@ -93,8 +116,8 @@ type ledgerRange struct {
 
 // missing returns the last batch it looked at, and the first that holds a
 // message which is gone, 0 for none.
-func (c *confirmation) missing(ctx context.Context, conn querier, filters []string, grace time.Duration) (upTo, batch int64, err error) {
-	rows, err := conn.Query(ctx, batchesSQL, pgx.StrictNamedArgs{"stream": c.stream, "seq": c.seq, "grace": grace})
+func (c *confirmation) missing(ctx context.Context, conn querier, filters []string, before time.Time) (upTo, batch int64, err error) {
+	rows, err := conn.Query(ctx, batchesSQL, pgx.StrictNamedArgs{"stream": c.stream, "seq": c.seq, "before": before})
 	if err != nil {
 		return 0, 0, fmt.Errorf("confirm: read ledger: %w", err)
 	}

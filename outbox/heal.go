@@ -44,7 +44,7 @@ func (h *healer) check(ctx context.Context) error {
 			return err
 		}
 	}
-	return h.confirm.check(ctx, h, h.confirm.grace)
+	return nil
 }
 
 // apiAdvisories is where the server tells of calls to its API.
@@ -148,13 +148,26 @@ func (h *healer) rewind(ctx context.Context, target int64, states map[string]str
 	return errRewound
 }
 
+// furtherBackSQL completes a recursive query back (seq): a row that a later rewind
+// went behind claims messages which only come again now, or are lost. Whoever
+// returns to such a row goes as far back as that rewind did.
+const furtherBackSQL = `
+	UNION
+	SELECT r.rewound_to FROM back JOIN jetbox.relay_batch r ON r.seq > back.seq AND r.rewound_to < back.seq`
+
 // rewindSQL appends the position of an older row under a higher generation.
 const rewindSQL = `
+WITH RECURSIVE back (seq) AS (
+	SELECT @target::bigint` + furtherBackSQL + `
+), furthest AS (
+	SELECT min(seq) AS seq FROM back
+)
 INSERT INTO jetbox.relay_batch (seq, epoch, generation, replay, rewound_to, snap, prev_snap, pos_id, n, streams)
-SELECT newest.seq + 1, newest.epoch, newest.generation + 1, true, @target,
+SELECT newest.seq + 1, newest.epoch, newest.generation + 1, true, furthest.seq,
 	coalesce(target.snap, '1:1:'), target.prev_snap, target.pos_id, 0, @streams
 FROM (SELECT * FROM jetbox.relay_batch ORDER BY seq DESC LIMIT 1) newest
-LEFT JOIN jetbox.relay_batch target ON target.seq = @target`
+CROSS JOIN furthest
+LEFT JOIN jetbox.relay_batch target ON target.seq = furthest.seq`
 
 func rewind(ctx context.Context, db execer, target int64, states map[string]streamState) error {
 	text, err := json.Marshal(states)

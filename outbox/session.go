@@ -11,8 +11,10 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/jetboxhq/jetbox/internal/streams"
+	"github.com/jetboxhq/jetbox/internal/wait"
 )
 
 // session is one life of the relay: connections, lease, position, and the
@@ -158,13 +160,39 @@ func (s *session) checkPrimary(ctx context.Context, conn *pgx.Conn) error {
 
 // lead runs the pipeline from the ledger's position on.
 func (s *session) lead(ctx context.Context) error {
-	rd, pub, led, err := s.stages(ctx)
+	var rd *reader
+	var pub *publisher
+	var led *ledger
+	err := s.keepingLease(ctx, func(ctx context.Context) (err error) {
+		rd, pub, led, err = s.stages(ctx)
+		return err
+	})
 	if err != nil {
 		return err
 	}
 	s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "relay leads",
 		slog.String("owner", s.cfg.Owner), slog.Int64("epoch", led.epoch), slog.Any("routes", pub.routes()))
 	return s.pipeline(ctx, rd, pub, led)
+}
+
+// keepingLease renews the lease while fn prepares: over a slow link that can take
+// longer than a lease lasts, and two relays would take turns at it for ever.
+func (s *session) keepingLease(ctx context.Context, fn func(context.Context) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	waiting, done := context.WithCancel(ctx)
+	g.Go(func() error {
+		defer done()
+		return fn(ctx)
+	})
+	g.Go(func() error {
+		for wait.Sleep(waiting, s.beatEvery()) {
+			if _, err := s.lease.renew(ctx); err != nil {
+				return unlessDone(ctx, err)
+			}
+		}
+		return nil
+	})
+	return g.Wait()
 }
 
 func (s *session) stages(ctx context.Context) (rd *reader, pub *publisher, led *ledger, err error) {
@@ -202,7 +230,7 @@ func (s *session) stages(ctx context.Context) (rd *reader, pub *publisher, led *
 func (s *session) newHealer(generation int) *healer {
 	h := &healer{
 		conn: s.upkeep, js: s.js, generation: generation, log: s.cfg.Logger, m: s.m,
-		confirm: confirmation{stream: s.cfg.ConfirmStream, consumer: s.cfg.ConfirmConsumer, grace: s.cfg.ConfirmGrace},
+		confirm: confirmation{stream: s.cfg.ConfirmStream, consumer: s.cfg.ConfirmConsumer},
 	}
 	for _, cfg := range s.cfg.Streams {
 		h.streams = append(h.streams, cfg.Name)

@@ -28,8 +28,7 @@ func (s *session) maintain(ctx context.Context, due <-chan struct{}) error {
 		case <-due:
 			err = moveDue(ctx, s.upkeep)
 		case <-heal.C:
-			err = s.healer.check(ctx)
-			s.lag(ctx)
+			err = s.heal(ctx)
 		case <-s.purged:
 			err = s.healer.confirm.check(ctx, s.healer, 0)
 		case <-turn.C:
@@ -39,6 +38,16 @@ func (s *session) maintain(ctx context.Context, due <-chan struct{}) error {
 			return unlessDone(ctx, err)
 		}
 	}
+}
+
+// heal looks for losses. A loss that only the inbox shows is not looked for when
+// a session starts: it takes time, and the lease would run out.
+func (s *session) heal(ctx context.Context) error {
+	s.lag(ctx)
+	if err := s.healer.check(ctx); err != nil {
+		return err
+	}
+	return s.healer.confirm.check(ctx, s.healer, s.cfg.ConfirmGrace)
 }
 
 // turn is what is done every minute: a stream that somebody has made to drop
