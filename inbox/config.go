@@ -18,8 +18,9 @@ type WorkerConfig struct {
 	// Consumer is the durable consumer's name, under which messages count as
 	// processed. All workers of one name share its messages. Empty means worker.
 	Consumer string
-	// FilterSubjects are the subjects to consume. Empty means the handlers' own;
-	// a message of a wider filter that no handler wants becomes a dead letter.
+	// FilterSubjects are the subjects to consume. A message among them that no
+	// handler wants becomes a dead letter. Empty means the handlers' own: what a
+	// work queue holds besides waits for a consumer that takes it.
 	FilterSubjects []string
 	// BatchSize is how many messages one transaction takes at most. It never
 	// waits for more than have arrived. Zero means 500.

@@ -63,12 +63,22 @@ func ensureConsumer(ctx context.Context, js jetstream.JetStream, cfg WorkerConfi
 	return c, nil
 }
 
+// What the server answers when two consumers of a work queue would share messages.
+const (
+	secondOfQueue   = jetstream.ErrorCode(10099)
+	overlapsInQueue = jetstream.ErrorCode(10100)
+)
+
 // refused marks what the broker will refuse again.
 func refused(err error) error {
 	if err == nil {
 		return nil
 	}
 	e, ok := errors.AsType[*jetstream.APIError](err)
+	if ok && (e.ErrorCode == secondOfQueue || e.ErrorCode == overlapsInQueue) {
+		return fmt.Errorf("%w: %w: a work queue gives each message to one consumer, so give this one FilterSubjects that no other has",
+			ErrConsumer, err)
+	}
 	if ok && (e.Code == 400 || e.ErrorCode == jetstream.JSErrCodeOverlappingFilterSubjects) {
 		return fmt.Errorf("%w: %w", ErrConsumer, err)
 	}

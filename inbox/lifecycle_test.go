@@ -183,6 +183,25 @@ func TestWorker_RefusesAConsumerThatBreaksItsPromises(t *testing.T) {
 	contains(t, "error", err.Error(), "AckPolicy", "DeliverPolicy", "MaxDeliver 7", "HeadersOnly", e.stream)
 }
 
+func TestWorker_NamesTheFixWhenConsumersOfAWorkQueueOverlap(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	if _, err := e.js.CreateConsumer(t.Context(), e.stream, jetstream.ConsumerConfig{
+		Durable: "other", AckPolicy: jetstream.AckExplicitPolicy,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	w, err := inbox.NewWorker(e.db, e.dial, e.config(), e.effect("n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = w.Run(t.Context())
+	if !errors.Is(err, inbox.ErrConsumer) {
+		t.Fatalf("Run = %v, want ErrConsumer", err)
+	}
+	contains(t, "error", err.Error(), "a work queue gives each message to one consumer", "FilterSubjects")
+}
+
 func TestWorker_BringsItsConsumerToShape(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)

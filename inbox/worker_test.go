@@ -10,7 +10,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetboxhq/jetbox/inbox"
 	"github.com/jetboxhq/jetbox/integration/testenv"
@@ -75,21 +74,6 @@ func TestWorker_ProcessesOnceWhateverTheBrokerRepeats(t *testing.T) {
 	if runs.Load() != 2 {
 		t.Errorf("handler ran %d times, want 2", runs.Load())
 	}
-}
-
-func TestWorker_RunsTheSameMessageForEachConsumer(t *testing.T) {
-	t.Parallel()
-	e := newEnvOn(t, jetstream.StreamConfig{Retention: jetstream.InterestPolicy})
-	for _, consumer := range []string{"w", "audit"} {
-		cfg := e.config()
-		cfg.Consumer = consumer
-		w, _ := e.startOn(e.db, e.dial, cfg, e.effect("n"))
-		testenv.Eventually(t, "a ready worker", func() bool { return w.Ready(t.Context()) == nil })
-	}
-	id := e.publish("n", "")
-	e.eventuallySettled()
-	e.wantCount(2, "effects", `SELECT count(*) FROM effect WHERE message_id = $1`, id)
-	e.wantCount(2, "inbox rows", `SELECT count(DISTINCT consumer) FROM jetbox.inbox WHERE message_id = $1`, id)
 }
 
 func TestWorker_WaitsForAConcurrentDuplicateThenSkips(t *testing.T) {

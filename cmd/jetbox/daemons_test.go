@@ -77,6 +77,18 @@ func TestRelayAndWorker_CarryARowToItsResult(t *testing.T) {
 	}
 }
 
+func TestWorker_BuriesWhatNoHandlerOfAWorkQueueWants(t *testing.T) {
+	t.Parallel()
+	i := install(t, shoutYAML)
+	execute(t, i.db, shoutSQL)
+	launch(t, i.with(nil), "relay")
+	launch(t, i.with(nil), "worker")
+	execute(t, i.db, `INSERT INTO jetbox.outbox (subject, payload) VALUES ($1, '{}')`, i.prefix+".whisper")
+	testenv.Eventually(t, "the dead letter", func() bool {
+		return one[int](t, i.db, `SELECT count(*) FROM jetbox.dead_letter WHERE reason = 'no handler for subject ' || $1`, i.prefix+".whisper") == 1
+	})
+}
+
 func TestWorker_RefusesAFunctionThatIsMissing(t *testing.T) {
 	t.Parallel()
 	i := install(t, shoutYAML)

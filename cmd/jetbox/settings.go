@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/jetboxhq/jetbox/inbox"
@@ -63,11 +64,23 @@ func (f daemonFlags) settings(w world) *settings {
 	s.worker = s.workerConfig(f, file)
 	s.relay = s.relayConfig(f, file)
 	s.wanted = file.Worker.Handlers
-	if s.relay.Retention >= s.worker.Retention {
-		s.note(fmt.Errorf("INBOX_RETENTION is %s and OUTBOX_RETENTION %s: the inbox must remember longer than the outbox can replay",
-			s.worker.Retention, s.relay.Retention))
-	}
+	s.checkRetention()
 	return s
+}
+
+// checkRetention notes an inbox that would forget a message which can still come.
+func (s *settings) checkRetention() {
+	remembers := s.worker.Retention
+	if s.relay.Retention >= remembers {
+		s.note(fmt.Errorf("INBOX_RETENTION is %s and OUTBOX_RETENTION %s: the inbox must remember longer than the outbox can replay",
+			remembers, s.relay.Retention))
+	}
+	for _, c := range s.relay.Streams {
+		if c.Name == s.worker.Stream && c.MaxAge > remembers {
+			s.note(fmt.Errorf("INBOX_RETENTION is %s and stream %s keeps messages for max_age %s: make the inbox remember as long, or max_age shorter",
+				remembers, c.Name, c.MaxAge))
+		}
+	}
 }
 
 func (s *settings) note(err error) {
@@ -122,10 +135,11 @@ func (s *settings) relayConfig(f daemonFlags, file config.File) outbox.RelayConf
 
 func (s *settings) workerConfig(f daemonFlags, file config.File) inbox.WorkerConfig {
 	w := file.Worker
+	stream := cmp.Or(w.Stream, file.StreamConfigs()[0].Name)
 	return inbox.WorkerConfig{
-		Stream:         cmp.Or(w.Stream, file.StreamConfigs()[0].Name),
+		Stream:         stream,
 		Consumer:       w.Consumer,
-		FilterSubjects: w.Subjects,
+		FilterSubjects: workerSubjects(file, stream),
 		BatchSize:      w.Batch,
 		Concurrency:    w.Concurrency,
 		MaxAttempts:    w.MaxAttempts,
@@ -136,6 +150,21 @@ func (s *settings) workerConfig(f daemonFlags, file config.File) inbox.WorkerCon
 		DrainTimeout:   s.duration(f.ShutdownTimeout, "SHUTDOWN_TIMEOUT", w.DrainTimeout, 0),
 		Logger:         s.log,
 	}
+}
+
+// workerSubjects is what the worker consumes. Of a work queue that is all: what
+// it left there, nobody would take, or miss. Of other streams it is what the
+// handlers are for, unless the file says otherwise.
+func workerSubjects(file config.File, stream string) []string {
+	if len(file.Worker.Subjects) > 0 {
+		return file.Worker.Subjects
+	}
+	for _, c := range file.StreamConfigs() {
+		if c.Name == stream && c.Retention == jetstream.WorkQueuePolicy {
+			return c.Subjects
+		}
+	}
+	return nil
 }
 
 func (s *settings) duration(flag, name string, file config.Duration, otherwise time.Duration) time.Duration {

@@ -54,7 +54,9 @@ type Worker struct {
 	// Consumer is the durable consumer, and the name under which the inbox
 	// remembers what was processed.
 	Consumer string `yaml:"consumer"`
-	// Subjects limits the consumer to a part of its stream.
+	// Subjects are what the consumer takes. None means all of a work queue, where
+	// what no handler wants becomes a dead letter, and of another stream what the
+	// handlers are for.
 	Subjects []string `yaml:"subjects"`
 	// Batch is how many messages share a transaction at most.
 	Batch int `yaml:"batch"`
