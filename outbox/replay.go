@@ -31,11 +31,14 @@ type Replay struct {
 
 // replayTargetSQL finds the last batch before the given place.
 const replayTargetSQL = `
-SELECT coalesce(max(seq), 0)
-FROM jetbox.relay_batch
-WHERE seq < coalesce((
-	SELECT min(seq) FROM jetbox.relay_batch
-	WHERE n > 0 AND (published_at >= @since OR last_id >= @id OR seq >= @batch)), 9223372036854775807)`
+WITH RECURSIVE back (seq) AS (
+	SELECT coalesce(max(seq), 0)
+	FROM jetbox.relay_batch
+	WHERE seq < coalesce((
+		SELECT min(seq) FROM jetbox.relay_batch
+		WHERE n > 0 AND (published_at >= @since OR last_id >= @id OR seq >= @batch)), 9223372036854775807)` + furtherBackSQL + `
+)
+SELECT min(seq) FROM back`
 
 // replayCountSQL counts what the target row does not cover and the newest does.
 const replayCountSQL = `
