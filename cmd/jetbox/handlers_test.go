@@ -5,11 +5,16 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/jetboxhq/jetbox/integration/testenv"
+	daemonprocess "github.com/jetboxhq/jetbox/internal/process"
 )
 
 // hook is an endpoint that notes who called, and does what the payload says.
@@ -111,5 +116,164 @@ func TestWorker_RunsHandlersInSQLAndOverHTTPAndAsCommands(t *testing.T) {
 		if h.Get("Authorization") != "Bearer hunter2" || h.Get("X-Team") != "billing" {
 			t.Errorf("headers = %v, want those of jetbox.yaml", h)
 		}
+	}
+}
+
+const mistakenYAML = `
+worker:
+  handlers:
+    - {subject: PREFIX.a, http: "ftp://hunter2", headers_from_env: {Authorization: BILLING_TOKEN, X-Key: BILLING_KEY}}
+    - {subject: PREFIX.b, exec: [no-such-program], env: [SMTP_HOST]}
+    - {subject: PREFIX.c, http: "https://a.example", headers: {Host: b.example}}
+`
+
+func TestWorker_ReportsEveryMistakeInItsHandlersAtOnce(t *testing.T) {
+	t.Parallel()
+	i := install(t, mistakenYAML)
+	secret := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(secret, []byte("Bearer hunter2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	v := i.with(vars{"BILLING_TOKEN_FILE": secret})
+	code, _, stderr := invoke(t, v, "worker")
+	for _, want := range []string{
+		v["JETBOX_CONFIG"] + ":6:8: handler for " + i.prefix + ".a: need a URL such as", "headers_from_env: BILLING_KEY is not set",
+		`:7:8: handler for ` + i.prefix + `.b: exec: "no-such-program": executable file not found`, "env: SMTP_HOST is not set",
+		":8:8: handler for " + i.prefix + ".c: header Host is set by jetbox",
+	} {
+		if code != exitUsage || !strings.Contains(stderr, want) {
+			t.Errorf("worker = %d, want %d and %q", code, exitUsage, want)
+		}
+	}
+	if strings.Contains(stderr, "hunter2") || strings.Contains(stderr, "BILLING_TOKEN") || t.Failed() {
+		t.Errorf("worker said %s", stderr)
+	}
+	relay := launch(t, i.with(nil), "relay") // needs no handler, so none of these
+	relay.address(t)
+}
+
+const heldYAML = `
+worker:
+  ack_wait: 2s
+  retry_delay: 10ms
+  handlers:
+    - {subject: PREFIX.http, http: URL}
+    - {subject: PREFIX.exec, exec: [sh, -c, 'echo $JETBOX_IDEMPOTENCY_KEY >>"$CALLS"; [ "$(wc -l <"$CALLS")" = 1 ] && echo $$ >"$CALLS.pid" && exec sleep 600; echo \"charged\"'], env: [CALLS]}
+`
+
+// child is a worker in a process of its own.
+func child(t *testing.T, v vars) *daemonprocess.Process {
+	t.Helper()
+	p := &daemonprocess.Process{
+		Name: "worker", Executable: os.Args[0], Args: []string{"worker"}, Log: filepath.Join(t.TempDir(), "log"),
+		Env: installation{vars: v}.with(vars{"JETBOX_IS_THIS_TEST": "1", "HTTP_ADDR": "127.0.0.1:0", "PATH": os.Getenv("PATH")}).environ(),
+	}
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Stop(); err != nil || t.Failed() {
+			t.Errorf("worker: %v\n%s", err, p.Tail())
+		}
+	})
+	return p
+}
+
+// The first call of each kind is under way when the worker is killed. It is
+// made again under the same key, and there is one result.
+func TestWorker_CallsAgainUnderTheSameKeyAfterAKill(t *testing.T) {
+	t.Parallel()
+	killed := make(chan struct{})
+	endpoint := newHook(t, func(w http.ResponseWriter, r *http.Request, _ string, call int) {
+		if call == 1 {
+			<-killed
+		}
+		_, _ = io.WriteString(w, `"charged"`)
+	})
+	calls := filepath.Join(t.TempDir(), "calls")
+	i := install(t, strings.ReplaceAll(heldYAML, "URL", endpoint.URL))
+	launch(t, i.with(nil), "relay")
+	worker := child(t, i.with(vars{"CALLS": calls}))
+	execute(t, i.db, `INSERT INTO jetbox.outbox (subject, payload) VALUES ($1 || '.http', '1'), ($1 || '.exec', '1')`, i.prefix)
+	testenv.Eventually(t, "both calls", func() bool { return len(endpoint.keys()) == 1 && len(lines(calls+".pid")) == 1 })
+	if err := worker.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	close(killed)
+	testenv.Eventually(t, "the command to die with its worker", func() bool { return !alive(lines(calls + ".pid")[0]) })
+	if err := worker.Start(); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, "two results", func() bool {
+		return one[int](t, i.db, `SELECT count(*) FROM jetbox.inbox WHERE result #>> '{}' = 'charged'`) == 2
+	})
+	for kind, keys := range map[string][]string{".http": endpoint.keys(), ".exec": lines(calls)} {
+		id := one[string](t, i.db, `SELECT message_id::text FROM jetbox.outbox WHERE subject = $1`, i.prefix+kind)
+		if want := "worker/" + id; !slices.Equal(keys, []string{want, want}) {
+			t.Errorf("%s: called with keys %q, want twice %s", kind, keys, want)
+		}
+	}
+}
+
+// lines are those of a file that may not be there yet.
+func lines(path string) []string {
+	text, _ := os.ReadFile(path)
+	return strings.Fields(string(text))
+}
+
+// alive reports whether Linux has the process running: a dead one may wait for
+// its parent.
+func alive(pid string) bool {
+	stat, err := os.ReadFile("/proc/" + pid + "/stat")
+	_, state, _ := strings.Cut(string(stat), ") ")
+	return err == nil && !strings.HasPrefix(state, "Z")
+}
+
+const confirmedYAML = `
+relay: {confirm_grace: 1s}
+worker:
+  handlers:
+    - {subject: PREFIX.shout, sql: public.shout}
+`
+
+func TestRelay_HealsAPurgeThatItsConfirmingConsumerMisses(t *testing.T) {
+	t.Parallel()
+	i := install(t, confirmedYAML)
+	execute(t, i.db, shoutSQL)
+	relay := launch(t, i.with(nil), "relay", "--confirm-consumer", "worker")
+	worker := launch(t, i.with(nil), "worker")
+	for _, p := range []*process{relay, worker} {
+		url := p.address(t)
+		testenv.Eventually(t, "readiness", func() bool { code, _ := get(t, url+"/readyz"); return code == http.StatusOK })
+	}
+	worker.stop() // its consumer stays
+	execute(t, i.db, `INSERT INTO jetbox.outbox (subject, payload) SELECT $1, '"a"' FROM generate_series(1, 5)`, i.prefix+".shout")
+	js, err := jetstream.New(testenv.NATS(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := js.Stream(t.Context(), strings.ToUpper(i.prefix))
+	if err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, "five messages in the stream", func() bool {
+		info, err := s.Info(t.Context())
+		return err == nil && info.State.Msgs == 5
+	})
+	if err := s.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	launch(t, i.with(nil), "worker")
+	testenv.Eventually(t, "every message to be processed", func() bool {
+		return one[int](t, i.db, `SELECT count(*) FROM jetbox.inbox`) == 5
+	})
+}
+
+func TestRelay_RefusesToConfirmWithAStreamOfOthers(t *testing.T) {
+	t.Parallel()
+	i := install(t, "relay: {confirm_stream: OTHER}")
+	code, _, stderr := invoke(t, i.with(vars{"JETBOX_CONFIRM_CONSUMER": "worker"}), "relay")
+	if code != exitUsage || !strings.Contains(stderr, "relay.confirm_stream (without it worker.stream): OTHER is not one of the streams") {
+		t.Errorf("relay = %d %q, want %d and the stream", code, stderr, exitUsage)
 	}
 }
