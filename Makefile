@@ -26,7 +26,7 @@ nemesis-nightly: ## 300 runs of a minute
 	go run ./integration/nemesis -seed $(SEED) -seeds 300 -duration 60s -parallel $(PARALLEL)
 
 controls: ## plant known bugs: the nemesis must see each
-	go run ./integration/nemesis -controls -seed $(SEED) -seeds $(SEEDS) -duration $(DURATION) -parallel $(PARALLEL)
+	go run ./integration/nemesis -controls all -seed $(SEED) -seeds $(SEEDS) -duration $(DURATION) -parallel $(PARALLEL)
 
 lint: ## vet and lint
 	go vet ./...

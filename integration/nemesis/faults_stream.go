@@ -49,6 +49,20 @@ func deleteStream(ctx context.Context, l *lab, f fault) error {
 	})
 }
 
+// purgeStream takes every message away, and leaves the sequences as they are.
+func purgeStream(ctx context.Context, l *lab, f fault) error {
+	return insist(ctx, func(ctx context.Context) error {
+		s, err := l.js.Stream(ctx, stream)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return s.Purge(ctx)
+	})
+}
+
 // recreateStream deletes the stream and has it back, empty, at once.
 func recreateStream(ctx context.Context, l *lab, f fault) error {
 	return insist(ctx, func(ctx context.Context) error {

@@ -166,6 +166,8 @@ streams:
     replicas: %d
 relay:
   lease: 1s
+  confirm_consumer: %s
+  confirm_grace: 5s
 worker:
   stream: %s
   consumer: %s
@@ -175,7 +177,7 @@ worker:
   max_attempts: 8
   handlers:
     - {subject: jobs.>, sql: nemesis.handle}
-`, stream, retention, l.plan.Servers, stream, consumer)
+`, stream, retention, l.plan.Servers, consumer, stream, consumer)
 }
 
 // heal undoes what a fault may have left: one that was broken off, or one whose

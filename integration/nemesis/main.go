@@ -38,7 +38,7 @@ func nemesis(ctx context.Context) (err error) {
 	duration := flag.Duration("duration", 30*time.Second, "of the faults of a run")
 	parallel := flag.Int("parallel", 1, "how many runs at once")
 	recovery := flag.Duration("recovery", time.Minute, "how long a run may take to drain after its faults")
-	planted := flag.Bool("controls", false, "plant one bug after another, and show after how many runs each is caught")
+	planted := flag.String("controls", "", "plant these bugs, or all, each in runs of its own, and show after how many it is caught")
 	verbose := flag.Bool("v", false, "show every fault")
 	flag.Parse()
 
@@ -53,8 +53,8 @@ func nemesis(ctx context.Context) (err error) {
 	}
 	o := options{bin: bin, recovery: *recovery, verbose: *verbose}
 	series := series{first: *seed, runs: *seeds, parallel: *parallel, duration: *duration}
-	if *planted {
-		return series.controls(ctx, o)
+	if *planted != "" {
+		return series.controls(ctx, o, *planted)
 	}
 	return series.faults(ctx, o)
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -56,13 +57,20 @@ func (s series) one(ctx context.Context, t *totals, seed uint64, o options) (res
 	return run(ctx, newPlan(seed, s.duration), o)
 }
 
-// controls plants every bug, each in a series of its own that ends when the bug
-// is caught.
-func (s series) controls(ctx context.Context, o options) error {
+// controls plants bugs, each in a series of its own that ends when the bug is
+// caught. names are separated by commas, and "all" is all.
+func (s series) controls(ctx context.Context, o options, names string) error {
+	planted := strings.Split(names, ",")
+	if names == "all" {
+		planted = slices.Sorted(maps.Keys(controls))
+	}
 	var t totals
 	var g errgroup.Group
 	g.SetLimit(s.parallel)
-	for _, name := range slices.Sorted(maps.Keys(controls)) {
+	for _, name := range planted {
+		if _, ok := controls[name]; !ok {
+			return fmt.Errorf("no control is called %q", name)
+		}
 		g.Go(func() error {
 			o := o
 			o.sabotage = name
