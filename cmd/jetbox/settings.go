@@ -142,6 +142,7 @@ func (s *settings) workerConfig(f daemonFlags, file config.File) inbox.WorkerCon
 		FilterSubjects: workerSubjects(file, stream),
 		BatchSize:      w.Batch,
 		Concurrency:    w.Concurrency,
+		Calls:          w.Calls,
 		MaxAttempts:    w.MaxAttempts,
 		RetryDelay:     time.Duration(w.RetryDelay),
 		AckWait:        s.duration(f.AckWait, "ACK_WAIT", w.AckWait, 0),

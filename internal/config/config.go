@@ -62,6 +62,8 @@ type Worker struct {
 	Batch int `yaml:"batch"`
 	// Concurrency is how many batches run at once, each on its own connection.
 	Concurrency int `yaml:"concurrency"`
+	// Calls is how many HTTP endpoints and commands are called at once.
+	Calls int `yaml:"calls"`
 	// MaxAttempts is how often a message is tried before it is a dead letter.
 	MaxAttempts int `yaml:"max_attempts"`
 	// RetryDelay is how long a message waits for its second attempt.

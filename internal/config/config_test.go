@@ -41,6 +41,7 @@ relay:
 worker:
   stream: ORDERS
   consumer: billing
+  calls: 8
   subjects:
     - orders.paid
   batch: 100
@@ -62,7 +63,7 @@ var (
 		ConfirmConsumer: "billing", ConfirmStream: "ORDERS", ConfirmGrace: Duration(time.Minute),
 	}
 	wholeWorker = Worker{
-		Stream: "ORDERS", Consumer: "billing", Subjects: []string{"orders.paid"},
+		Stream: "ORDERS", Consumer: "billing", Subjects: []string{"orders.paid"}, Calls: 8,
 		Batch: 100, Handlers: []Handler{
 			{Subject: "orders.paid", SQL: "app.bill", Role: "app_worker", MaxAttempts: 9},
 			{
@@ -219,9 +220,18 @@ func TestNearest_FindsTheWordThatWasMeant(t *testing.T) {
 
 func TestLoad_AcceptsTheExample(t *testing.T) {
 	t.Parallel()
-	f, err := Load(filepath.Join("..", "..", "examples", "jetbox.yaml"))
+	text, err := os.ReadFile(filepath.Join("..", "..", "examples", "jetbox.yaml"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	f, err := Load(write(t, string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, handlers, _ := strings.Cut(string(text), "  # handlers:")
+	meant, err := Load(write(t, before+"  handlers:"+strings.ReplaceAll(handlers, "\n  # ", "\n  ")))
+	if err != nil || len(meant.Worker.Handlers) != 3 {
+		t.Errorf("with its handlers: %d of them, %v, want one of each kind", len(meant.Worker.Handlers), err)
 	}
 	if got, want := f.StreamConfigs()[0], (File{}).StreamConfigs()[0]; !reflect.DeepEqual(got, want) {
 		t.Errorf("stream = %+v, want the default as its comment says: %+v", got, want)
