@@ -105,16 +105,10 @@ func (s *session) attemptAlone(ctx context.Context, d *delivery) error {
 func (s *session) perform(ctx context.Context, d *delivery) error {
 	if d.handler.call == nil {
 		return s.blame(ctx, func() error {
-			return s.commitAlone(ctx, d, func(tx pgx.Tx) (*string, error) {
-				return s.runAlone(ctx, d, func(call caller, own []*delivery) error {
-					return runHandler(call, tx, d.handler, own)
-				})
-			})
+			return s.commitAlone(ctx, d, func(tx pgx.Tx) (*string, error) { return runAlone(ctx, tx, d) })
 		})
 	}
-	result, err := s.runAlone(ctx, d, func(call caller, own []*delivery) error {
-		return call(d.handler.limits.Timeout, func(ctx context.Context) error { return d.handler.call(ctx, own[0]) })
-	})
+	result, err := runAlone(ctx, nil, d)
 	if err != nil {
 		return err
 	}
@@ -124,15 +118,20 @@ func (s *session) perform(ctx context.Context, d *delivery) error {
 	})
 }
 
-// runAlone gives run a copy of d, decoded anew: an earlier attempt may have
-// changed the payload. It returns the result.
-func (s *session) runAlone(ctx context.Context, d *delivery, run func(caller, []*delivery) error) (*string, error) {
+// runAlone runs the handler, in tx if its effects are there, on a copy of d that
+// is decoded anew: an earlier attempt may have changed the payload. It returns
+// the result.
+func runAlone(ctx context.Context, tx pgx.Tx, d *delivery) (*string, error) {
 	own := copies([]*delivery{d})
 	return protect(ctx, func(call caller) (_ *string, err error) {
 		if own[0].payload, err = d.handler.decode(own[0]); err != nil {
 			return nil, Permanent(err)
 		}
-		err = run(call, own)
+		if d.handler.call != nil {
+			err = call(d.handler.limits.Timeout, func(ctx context.Context) error { return d.handler.call(ctx, own[0]) })
+		} else {
+			err = runHandler(call, tx, d.handler, own)
+		}
 		return own[0].result, err
 	})
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // Handler processes the messages of one subject. Make one with HandleTx,
@@ -19,8 +18,13 @@ type Handler struct {
 	// looks in the database and makes runSet, when a worker starts.
 	run     func(ctx context.Context, tx pgx.Tx, d *delivery) error
 	runSet  setFunc
-	prepare func(context.Context, *pgxpool.Pool) (setFunc, error)
+	prepare func(context.Context, beginner) (setFunc, error)
 	call    func(ctx context.Context, d *delivery) error
+}
+
+// beginner is a pool or a transaction.
+type beginner interface {
+	Begin(ctx context.Context) (pgx.Tx, error)
 }
 
 type setFunc func(ctx context.Context, tx pgx.Tx, ds []*delivery) error

@@ -9,7 +9,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/jetboxhq/jetbox/internal/deadletter"
 )
@@ -40,7 +39,7 @@ func SQLFunctionAs(role, subject, function string) Handler {
 	return Handler{
 		subject: subject,
 		decode:  func(*delivery) (any, error) { return nil, nil },
-		prepare: func(ctx context.Context, db *pgxpool.Pool) (setFunc, error) {
+		prepare: func(ctx context.Context, db beginner) (setFunc, error) {
 			sql, err := callSQL(ctx, db, role, function)
 			return sqlCall{sql, role}.run, err
 		},
@@ -56,7 +55,7 @@ FROM (SELECT to_regprocedure($1 || '(jetbox.message)') AS oid) f LEFT JOIN pg_pr
 
 // callSQL returns the statement by which role calls function for a set of
 // messages.
-func callSQL(ctx context.Context, db *pgxpool.Pool, role, function string) (sql string, err error) {
+func callSQL(ctx context.Context, db beginner, role, function string) (sql string, err error) {
 	if !functionName.MatchString(function) {
 		return "", fmt.Errorf("%w %q: want name or schema.name", ErrFunction, function)
 	}

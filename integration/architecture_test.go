@@ -8,6 +8,7 @@ import (
 	// Imported so that a change in them also invalidates this test's cached
 	// result: the go command does not see what go list reads.
 	_ "github.com/jetboxhq/jetbox/inbox"
+	_ "github.com/jetboxhq/jetbox/inbox/inboxtest"
 	_ "github.com/jetboxhq/jetbox/internal/api"
 	_ "github.com/jetboxhq/jetbox/internal/bench"
 	_ "github.com/jetboxhq/jetbox/internal/config"
@@ -36,6 +37,7 @@ const module = "github.com/jetboxhq/jetbox/"
 var arrows = map[string]string{
 	"outbox":              "internal/deadletter internal/streams internal/wire internal/wait",
 	"inbox":               "internal/deadletter internal/streams internal/wire internal/wait",
+	"inbox/inboxtest":     "inbox internal/deadletter internal/streams internal/wire outbox internal/wait",
 	"migrations":          "",
 	"internal/wire":       "",
 	"internal/wait":       "",
