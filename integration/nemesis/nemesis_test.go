@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -86,13 +87,13 @@ func TestNemesis_SeesWhatItLooksFor(t *testing.T) {
 	for bug, want := range map[string]string{
 		"remembers-nothing":                doubled,
 		"any-order-per-key":                inverted,
-		"logs-a-payload":                   "payloads in logs",
+		"logs-a-payload":                   "payload in",
 		"enqueues-outside-the-transaction": "effects of what was rolled back",
 	} {
 		t.Run(bug, func(t *testing.T) {
 			t.Parallel()
 			r := suffers(t, p, options{sabotage: bug})
-			if r.violations[want] == 0 {
+			if !violates(r, want) {
 				t.Errorf("%q was not seen, but %s", want, list(r.violations))
 			}
 			if err := os.RemoveAll(r.dir); err != nil {
@@ -100,6 +101,15 @@ func TestNemesis_SeesWhatItLooksFor(t *testing.T) {
 			}
 		})
 	}
+}
+
+func violates(r result, name string) bool {
+	for k, n := range r.violations {
+		if n > 0 && strings.HasPrefix(k, name) {
+			return true
+		}
+	}
+	return false
 }
 
 func TestPlan_IsAFunctionOfItsSeed(t *testing.T) {

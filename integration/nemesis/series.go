@@ -94,6 +94,9 @@ func (s series) hunt(ctx context.Context, t *totals, o options) error {
 		maps.DeleteFunc(found, func(_ string, n int64) bool { return n == 0 })
 		if len(found) > 0 {
 			t.say("| %s | %s | %d | %s |", o.sabotage, controls[o.sabotage].bug, n+1, list(found))
+			if o.verbose {
+				return nil // somebody wants to look
+			}
 			return os.RemoveAll(r.dir)
 		}
 	}
