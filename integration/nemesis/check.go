@@ -68,6 +68,7 @@ var invariants = []invariant{
 		WHERE NOT EXISTS (SELECT FROM jetbox.inbox i WHERE i.message_id = e.id)`},
 	{"ledger rows of a relay that was replaced", `SELECT count(*) FROM (
 		SELECT epoch, lag(epoch) OVER (ORDER BY seq) AS before FROM jetbox.relay_batch) b WHERE epoch < before`},
+	{"ledger numbers given twice", `SELECT count(*) - count(DISTINCT seq) FROM jetbox.relay_batch`},
 	{"ledger positions that go back", `SELECT count(*) FROM (
 		SELECT rewound_to, pg_snapshot_xmax(snap) AS at, max(pg_snapshot_xmax(snap)) OVER (PARTITION BY generation ORDER BY seq) AS best
 		FROM jetbox.relay_batch) b WHERE at < best AND rewound_to IS NULL`},

@@ -12,6 +12,7 @@ type on int
 
 const (
 	aDaemon on = iota
+	aRelay
 	aServer
 	aLink
 	aPostgresLink // of a daemon that commits
@@ -31,9 +32,11 @@ type kind struct {
 // faults are all there are. A fault that does what another one does under
 // another name is not among them.
 var faults = map[string]kind{
-	"kill":        {on: aDaemon, inject: endDaemon(syscall.SIGKILL)},
-	"terminate":   {on: aDaemon, inject: endDaemon(syscall.SIGTERM)},
-	"freeze":      {on: aDaemon, inject: freezeDaemon},
+	"kill":             {on: aDaemon, inject: endDaemon(syscall.SIGKILL)},
+	"terminate":        {on: aDaemon, inject: endDaemon(syscall.SIGTERM)},
+	"freeze":           {on: aDaemon, inject: freezeDaemon},
+	"freeze-recording": {on: aRelay, inject: freezeRecording},
+
 	"nats-kill":   {on: aServer, inject: endServer(syscall.SIGKILL)},
 	"nats-stop":   {on: aServer, inject: endServer(syscall.SIGTERM)},
 	"nats-freeze": {on: aServer, inject: freezeServer},
@@ -89,7 +92,7 @@ func freezeServer(ctx context.Context, l *lab, f fault) error {
 // cannot be struck, which breaks nothing that is not broken.
 func (l *lab) inject(ctx context.Context, f fault) error {
 	err := faults[f.Kind].inject(ctx, l, f)
-	if err == nil || ctx.Err() != nil || errors.Is(err, errTimeout) {
+	if err == nil || ctx.Err() != nil || errors.Is(err, errTimeout) && !errors.Is(err, errNoPostgres) {
 		return nil
 	}
 	return fmt.Errorf("%s %s: %w", f.Kind, f.Target, err)

@@ -55,3 +55,23 @@ func holdTransaction(sql string) func(context.Context, *lab, fault) error {
 		return nil
 	}
 }
+
+// freezeRecording stops a relay while its record waits for a lock, for longer
+// than its lease. Then the record goes on without it, and it goes on itself. A
+// relay that only stands by is just frozen.
+func freezeRecording(ctx context.Context, l *lab, f fault) error {
+	d := l.daemons[f.Target]
+	_ = pgx.BeginFunc(ctx, l.db, func(tx pgx.Tx) error { // Postgres may be away
+		if _, err := tx.Exec(ctx, lockSQL); err != nil {
+			return err
+		}
+		wait.Sleep(ctx, 300*time.Millisecond) // for a record to come and wait
+		if err := d.signal(syscall.SIGSTOP); err != nil {
+			return err
+		}
+		wait.Sleep(ctx, max(f.For, 2*time.Second))
+		return nil
+	})
+	wait.Sleep(ctx, 100*time.Millisecond)
+	return d.signal(syscall.SIGCONT)
+}

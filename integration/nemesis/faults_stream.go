@@ -40,40 +40,48 @@ func rollBackStore(ctx context.Context, l *lab, f fault) error {
 }
 
 func deleteStream(ctx context.Context, l *lab, f fault) error {
+	l.pileUp(ctx, f.For)
 	return insist(ctx, func(ctx context.Context) error {
-		err := l.js.DeleteStream(ctx, stream)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			return nil
-		}
-		return err
+		return unlessGone(l.js.DeleteStream(ctx, stream))
 	})
+}
+
+// pileUp holds the consumer back, so that there is something to lose. Without an
+// answer, whatever is there is lost.
+func (l *lab) pileUp(ctx context.Context, d time.Duration) {
+	_, _ = l.js.PauseConsumer(ctx, stream, consumer, time.Now().Add(d+time.Second))
+	wait.Sleep(ctx, d)
+}
+
+// unlessGone takes a stream that another fault has deleted for what was wanted.
+func unlessGone(err error) error {
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil
+	}
+	return err
 }
 
 // purgeStream takes every message away, and leaves the sequences as they are.
 func purgeStream(ctx context.Context, l *lab, f fault) error {
+	l.pileUp(ctx, f.For)
 	return insist(ctx, func(ctx context.Context) error {
 		s, err := l.js.Stream(ctx, stream)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			return nil
-		}
 		if err != nil {
-			return err
+			return unlessGone(err)
 		}
-		return s.Purge(ctx)
+		return unlessGone(s.Purge(ctx))
 	})
 }
 
 // recreateStream deletes the stream and has it back, empty, at once.
 func recreateStream(ctx context.Context, l *lab, f fault) error {
+	l.pileUp(ctx, f.For)
 	return insist(ctx, func(ctx context.Context) error {
 		s, err := l.js.Stream(ctx, stream)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			return nil
-		}
 		if err != nil {
-			return err
+			return unlessGone(err)
 		}
-		if err := deleteStream(ctx, l, f); err != nil {
+		if err := unlessGone(l.js.DeleteStream(ctx, stream)); err != nil {
 			return err
 		}
 		_, err = l.js.CreateOrUpdateStream(ctx, s.CachedInfo().Config)
@@ -98,11 +106,8 @@ func (l *lab) makeRoom(ctx context.Context) error {
 func (l *lab) limit(ctx context.Context, messages int64) error {
 	return insist(ctx, func(ctx context.Context) error {
 		s, err := l.js.Stream(ctx, stream)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			return nil // deleted: the relay makes it again, without a limit
-		}
 		if err != nil {
-			return err
+			return unlessGone(err) // the relay makes it again, without a limit
 		}
 		cfg := s.CachedInfo().Config
 		cfg.MaxMsgs = messages
@@ -135,21 +140,17 @@ func fillDisk(ctx context.Context, l *lab, f fault) error {
 
 func (l *lab) deleteFiller(ctx context.Context) error {
 	return insist(ctx, func(ctx context.Context) error {
-		err := l.js.DeleteStream(ctx, filler)
-		if errors.Is(err, jetstream.ErrStreamNotFound) {
-			return nil
-		}
-		return err
+		return unlessGone(l.js.DeleteStream(ctx, filler))
 	})
 }
 
 func deleteConsumer(ctx context.Context, l *lab, f fault) error {
 	return insist(ctx, func(ctx context.Context) error {
 		err := l.js.DeleteConsumer(ctx, stream, consumer)
-		if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
+		if errors.Is(err, jetstream.ErrConsumerNotFound) {
 			return nil
 		}
-		return err
+		return unlessGone(err)
 	})
 }
 

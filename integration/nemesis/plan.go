@@ -84,6 +84,8 @@ func (p plan) targets(kind string) []string {
 	switch faults[kind].on {
 	case aDaemon:
 		return daemonNames
+	case aRelay:
+		return []string{"relay-1", "relay-2"}
 	case aServer:
 		return p.serverNames()
 	case aLink:

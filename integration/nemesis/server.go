@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/jetboxhq/jetbox/internal/localenv"
 	"github.com/jetboxhq/jetbox/internal/process"
@@ -148,15 +149,21 @@ func (p *postgres) crash(sig syscall.Signal, then func()) error {
 	return nil
 }
 
-// start starts a crashed server, on another port.
+// start starts a crashed server, on another port. A backend that was busy when
+// its postmaster was killed can be in the way for a while.
 func (p *postgres) start(ctx context.Context, links map[string]*proxy.Proxy) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	started, err := localenv.StartPostgres(ctx, p.dir, postgresSettings...)
+	err := until(ctx, time.Minute, func(ctx context.Context) (bool, error) {
+		started, err := localenv.StartPostgres(ctx, p.dir, postgresSettings...)
+		if err == nil {
+			p.p = started
+		}
+		return err == nil, err
+	})
 	if err != nil {
-		return err
+		return errors.Join(errNoPostgres, err)
 	}
-	p.p = started
 	for name, link := range links {
 		if strings.HasSuffix(name, "→postgres") {
 			link.Retarget(p.host())
@@ -164,6 +171,8 @@ func (p *postgres) start(ctx context.Context, links map[string]*proxy.Proxy) err
 	}
 	return nil
 }
+
+var errNoPostgres = errors.New("postgres does not start again")
 
 func (p *postgres) pid() (int, error) {
 	text, err := os.ReadFile(filepath.Join(p.dir, "postgres", "postmaster.pid"))
