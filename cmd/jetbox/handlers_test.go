@@ -58,15 +58,20 @@ worker:
   retry_delay: 10ms
   max_attempts: 4
   handlers:
-    - {subject: PREFIX.sql, sql: public.shout}
+    - {subject: PREFIX.sql, sql: public.shout, role: jetbox_producer}
+    - {subject: PREFIX.slow, exec: [sh, -c, 'echo soon >&2; sleep 600'], timeout: 200ms, max_attempts: 2}
     - subject: PREFIX.http
       http: URL/hook
       headers: {X-Team: billing}
       headers_from_env: {Authorization: BILLING_TOKEN}
     - subject: PREFIX.exec
       exec: [sh, -c, 'read -r order; [ $JETBOX_ATTEMPT = 2 ] && order=\"done\"; case $order in *done*) echo "$order";; *bad*) echo no >&2; exit 1;; *) exit 75;; esac']
-      max_attempts: 3
 `
+
+const saySQL = `
+CREATE FUNCTION public.shout(m jetbox.message) RETURNS json LANGUAGE sql AS $$
+	SELECT to_json(current_user || ' ' || upper(m.payload #>> '{}'))
+$$`
 
 // status is what an endpoint of the test is told to answer.
 func status(w http.ResponseWriter, _ *http.Request, body string, call int) {
@@ -94,18 +99,18 @@ func TestWorker_RunsHandlersInSQLAndOverHTTPAndAsCommands(t *testing.T) {
 	t.Parallel()
 	endpoint := newHook(t, status)
 	i := install(t, strings.ReplaceAll(polyglotYAML, "URL", endpoint.URL))
-	execute(t, i.db, shoutSQL)
+	execute(t, i.db, saySQL)
 	launch(t, i.with(nil), "relay")
 	worker := launch(t, i.with(vars{"BILLING_TOKEN": "Bearer hunter2", "PATH": os.Getenv("PATH")}), "worker")
 	execute(t, i.db, `INSERT INTO jetbox.outbox (subject, payload) SELECT $1 || line[1], line[2]::json FROM (VALUES
 		(ARRAY['.sql', '"a"']), (ARRAY['.http', '"busy"']), (ARRAY['.http', '"bad"']), (ARRAY['.http', '"fine"']),
-		(ARRAY['.exec', '"done"']), (ARRAY['.exec', '"bad"']), (ARRAY['.exec', '"later"'])) AS v (line)`, i.prefix)
+		(ARRAY['.exec', '"done"']), (ARRAY['.exec', '"bad"']), (ARRAY['.exec', '"later"']), (ARRAY['.slow', '1'])) AS v (line)`, i.prefix)
 	want := strings.Join([]string{
 		`exec="bad">1 exec /bin/sh: exit status 1: no`, `exec="done">"done"`, `exec="later">"done"`,
 		`http="bad">1 http ` + endpoint.Listener.Addr().String() + `: answered 422 Unprocessable Entity`,
-		`http="busy">"busy"`, `http="fine">"fine"`, `sql="a">"A"`,
+		`http="busy">"busy"`, `http="fine">"fine"`, `slow=1>2 attempt 2 of 2 failed: handler timeout after 200ms: exec /bin/sh: handler timeout: soon`, `sql="a">"jetbox_producer A"`,
 	}, " ")
-	testenv.Eventually(t, "every end", func() bool { return one[int](t, i.db, endedSQL) == 7 })
+	testenv.Eventually(t, "every end", func() bool { return one[int](t, i.db, endedSQL) == 8 })
 	if got := strings.ReplaceAll(one[string](t, i.db, endingsSQL), "/usr/bin/sh", "/bin/sh"); got != want {
 		t.Errorf("endings = %s\nwant      %s", got, want)
 	}

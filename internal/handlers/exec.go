@@ -126,25 +126,18 @@ func (e *Exec) judge(ctx context.Context, err error, log string) error {
 	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
 		return nil
 	}
+	exit, exited := errors.AsType[*exec.ExitError](err)
 	if ctx.Err() != nil {
-		return said(context.Cause(ctx), log)
+		err, exited = context.Cause(ctx), false
 	}
-	exit, ok := errors.AsType[*exec.ExitError](err)
-	if !ok {
-		return fmt.Errorf("exec: %w", err)
+	err = fmt.Errorf("exec %s: %w", e.path, err)
+	if log != "" {
+		err = fmt.Errorf("%w: %s", err, log)
 	}
-	err = said(fmt.Errorf("exec %s: %w", e.path, err), log)
-	if code := exit.ExitCode(); code == tempFail || code < 0 {
-		return err
+	if exited && exit.Exited() && exit.ExitCode() != tempFail {
+		return inbox.Permanent(err)
 	}
-	return inbox.Permanent(err)
-}
-
-func said(err error, log string) error {
-	if log == "" {
-		return err
-	}
-	return fmt.Errorf("%w: %s", err, log)
+	return err
 }
 
 // maxLog bounds the stderr that is kept with an attempt.
