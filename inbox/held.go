@@ -92,6 +92,12 @@ func (h *held) wait(ctx context.Context, cond func() bool) {
 	}
 }
 
+func (h *held) empty() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.all) == 0
+}
+
 func (h *held) list() []*delivery {
 	h.mu.Lock()
 	defer h.mu.Unlock()

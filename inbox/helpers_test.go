@@ -55,9 +55,11 @@ func newEnvOn(t testing.TB, cfg jetstream.StreamConfig) *env {
 	if e.js, err = jetstream.New(testenv.NATS(t)); err != nil {
 		t.Fatal(err)
 	}
-	e.exec(`CREATE TABLE effect (n bigserial, message_id uuid NOT NULL, note text, consumer text)`)
+	e.exec(effectTableSQL)
 	return e
 }
+
+const effectTableSQL = `CREATE TABLE effect (n bigserial, message_id uuid NOT NULL, note text, consumer text)`
 
 func (e *env) exec(sql string, args ...any) {
 	e.t.Helper()

@@ -18,6 +18,8 @@ type metrics struct {
 	redeliveries prometheus.Counter
 	rollbacks    prometheus.Counter
 	ackFailures  prometheus.Counter
+	pending      prometheus.Gauge
+	ackPending   prometheus.Gauge
 }
 
 func newMetrics(cfg WorkerConfig) (*metrics, error) {
@@ -54,6 +56,14 @@ func newMetrics(cfg WorkerConfig) (*metrics, error) {
 			Name: "inbox_ack_failures_total",
 			Help: "Settlements that could not be sent: the message is redelivered.",
 		}),
+		pending: prometheus.NewGauge(prometheus.GaugeOpts{ // both as prometheus-nats-exporter names them
+			Name: "jetstream_consumer_num_pending",
+			Help: "Messages that the consumer has not delivered yet.",
+		}),
+		ackPending: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "jetstream_consumer_num_ack_pending",
+			Help: "Messages delivered to any worker and not settled, retries included.",
+		}),
 	}
 	return m, m.register(cfg)
 }
@@ -66,7 +76,7 @@ func (m *metrics) register(cfg WorkerConfig) error {
 	var errs []error
 	for _, c := range []prometheus.Collector{
 		m.processed, m.duration, m.batchSize, m.endToEnd,
-		m.inFlight, m.redeliveries, m.rollbacks, m.ackFailures,
+		m.inFlight, m.redeliveries, m.rollbacks, m.ackFailures, m.pending, m.ackPending,
 	} {
 		errs = append(errs, reg.Register(c))
 	}

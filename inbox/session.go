@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -22,6 +23,7 @@ type session struct {
 	batches  *lanes
 	calls    *lanes
 	caution  *caution
+	arrived  atomic.Int64    // deliveries since watch has looked
 	stopping <-chan struct{} // closed: finish what has begun, begin nothing
 }
 
@@ -50,10 +52,11 @@ func (w *Worker) session(ctx, work context.Context) error {
 	return s.run(ctx, work)
 }
 
-// run has as many goroutines as lanes, and one that keeps what they hold.
+// run has as many goroutines as lanes, one that keeps what they hold, and one
+// that watches the consumer.
 func (s *session) run(ctx, work context.Context) error {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	s.stopping = ctx.Done()
 	var lanes, keeper sync.WaitGroup
 	for i := range s.cfg.Concurrency {
@@ -64,8 +67,12 @@ func (s *session) run(ctx, work context.Context) error {
 	}
 	keep, done := context.WithCancel(work)
 	keeper.Go(func() { s.held.keep(keep, s.cfg.AckWait/3, s.metrics.ackFailures.Inc) })
+	keeper.Go(func() { stop(s.watch(ctx, s.cfg.AckWait/3)) })
 	err := s.read(ctx)
-	stop()
+	if err == nil && errors.Is(context.Cause(ctx), errSilent) {
+		err = errSilent
+	}
+	stop(nil)
 	s.giveBack(work, append(s.batches.empty(), s.calls.empty()...), 0)
 	lanes.Wait()
 	done()
@@ -155,6 +162,7 @@ func (s *session) accept(ctx context.Context, m jetstream.Msg) {
 		s.log.LogAttrs(ctx, slog.LevelWarn, "delivery without metadata ignored", slog.Any("error", err))
 		return
 	}
+	s.arrived.Add(1)
 	s.held.waitForBytes(ctx)
 	s.held.add(d)
 	s.metrics.arrived(d)
