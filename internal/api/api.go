@@ -47,12 +47,13 @@ type Config struct {
 
 // API answers requests. Run must run beside it.
 type API struct {
-	db      *pgxpool.Pool
-	cfg     Config
-	log     *slog.Logger
-	watcher *watcher
-	mux     *http.ServeMux
-	huma    huma.API
+	db       *pgxpool.Pool
+	cfg      Config
+	log      *slog.Logger
+	watcher  *watcher
+	throttle *throttle
+	mux      *http.ServeMux
+	huma     huma.API
 }
 
 // MaxConns is how many connections the API needs, however many clients wait.
@@ -71,7 +72,7 @@ func New(db *pgxpool.Pool, cfg Config) (*API, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	a := &API{db: db, cfg: cfg, log: cfg.Logger, watcher: newWatcher(db, cfg.Logger), mux: http.NewServeMux()}
+	a := &API{db: db, cfg: cfg, log: cfg.Logger, watcher: newWatcher(db, cfg.Logger), throttle: newThrottle(), mux: http.NewServeMux()}
 	a.routes()
 	return a, nil
 }

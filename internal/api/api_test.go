@@ -22,12 +22,13 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 
 // server is an API and the database behind it.
 type server struct {
-	t   *testing.T
-	db  *pgxpool.Pool
-	url string
-	log *bytes.Buffer // read it only after the request
-	c   *http.Client
-	api *api.API
+	t        *testing.T
+	db       *pgxpool.Pool
+	url      string
+	log      *bytes.Buffer // read it only after the request
+	c        *http.Client
+	api      *api.API
+	contract contract
 }
 
 func serve(t *testing.T, cfg api.Config) server {
@@ -46,7 +47,7 @@ func serve(t *testing.T, cfg api.Config) server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.api = a
+	s.api, s.contract = a, newContract(t, a)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()
@@ -107,10 +108,9 @@ func (s server) do(method, path, body string, headers ...string) answer {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if err := s.api.CheckAnswer(req, res.StatusCode, res.Header.Get("Content-Type"), text); err != nil {
-		s.t.Error(err)
-	}
-	return answer{res.StatusCode, res.Header, string(text)}
+	a := answer{res.StatusCode, res.Header, string(text)}
+	s.contract.check(s.t, method, path, body, req.Header, a)
+	return a
 }
 
 func (s server) execute(sql string, args ...any) {

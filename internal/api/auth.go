@@ -32,13 +32,35 @@ func (a *API) authorize(c huma.Context, next func(huma.Context)) {
 		next(c)
 		return
 	}
-	name, err := a.identify(c.Context(), c.Header("Authorization"), scope)
+	authorization := c.Header("Authorization")
+	hash := hashToken(bearer(authorization))
+	if a.throttle.refuses(c.RemoteAddr(), hash) {
+		_, w := humago.Unwrap(c)
+		errTooMany.write(w)
+		return
+	}
+	name, err := a.identify(c.Context(), authorization, scope)
+	switch {
+	case errors.Is(err, errUnauthorized):
+		a.throttle.wrong(c.RemoteAddr())
+	case err == nil && name != anonymous:
+		a.throttle.right(hash)
+	}
 	if err != nil {
 		_, w := humago.Unwrap(c)
 		a.fail(c.Context(), err).write(w)
 		return
 	}
 	next(huma.WithValue(c, ownerKey{}, name))
+}
+
+// bearer is the token of an Authorization header, or empty.
+func bearer(authorization string) string {
+	kind, secret, _ := strings.Cut(authorization, " ")
+	if !strings.EqualFold(kind, "bearer") {
+		return ""
+	}
+	return secret
 }
 
 // identifySQL finds a token by its hash, so that nothing is compared byte by
@@ -51,6 +73,7 @@ LEFT JOIN jetbox.api_token t ON t.hash = $1 AND t.revoked_at IS NULL
 
 var (
 	errUnauthorized = problem(http.StatusUnauthorized, "unauthorized", "send Authorization: Bearer and a token (jetbox token create)")
+	errTooMany      = problem(http.StatusTooManyRequests, "too_many_failures", "too many wrong tokens came from this address: wait a second")
 	errForbidden    = problem(http.StatusForbidden, "forbidden", "the token lacks this operation's scope")
 )
 
@@ -58,14 +81,11 @@ var (
 func (a *API) identify(ctx context.Context, authorization, scope string) (string, error) {
 	ctx, cancel := withTimeout(ctx)
 	defer cancel()
-	kind, secret, _ := strings.Cut(authorization, " ")
-	if !strings.EqualFold(kind, "bearer") {
-		secret = ""
-	}
+	hash := hashToken(bearer(authorization))
 	var name string
 	var scopes []string
 	var needed bool
-	err := a.db.QueryRow(ctx, identifySQL, hashToken(secret)).Scan(&name, &scopes, &needed)
+	err := a.db.QueryRow(ctx, identifySQL, hash[:]).Scan(&name, &scopes, &needed)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows) || (err == nil && name == "" && (needed || !a.cfg.Open || authorization != "")):
 		return "", errUnauthorized

@@ -30,6 +30,16 @@ type listDeadOutput struct {
 	}
 }
 
+type letterInput struct {
+	ID string `path:"id" doc:"The message's ID, a UUID"`
+}
+
+type getDeadOutput struct {
+	Body struct {
+		Letters []deadletter.Full `json:"letters" doc:"One for each consumer that gave up"`
+	}
+}
+
 // Redrive is the body of POST /dead/redrive.
 type Redrive struct {
 	Consumer string     `json:"consumer,omitempty"`
@@ -37,10 +47,6 @@ type Redrive struct {
 	Reason   string     `json:"reason,omitempty" doc:"A part of the reason"`
 	Before   *time.Time `json:"before,omitempty" doc:"Letters that died before; give the answer's before in the next request, or those that die again come again"`
 	Limit    int        `json:"limit,omitempty" minimum:"1" maximum:"500" doc:"At most so many in one request; 100 if absent"`
-}
-
-type redriveInput struct {
-	ID string `path:"id" doc:"The message's ID, a UUID"`
 }
 
 type redriveManyInput struct {
@@ -61,6 +67,7 @@ type redriveManyOutput struct {
 
 func (a *API) deadRoutes() {
 	huma.Register(a.huma, a.operation(ScopeRead, "list-dead", http.MethodGet, "/dead", "List dead letters, the latest first", http.StatusOK), a.listDead)
+	huma.Register(a.huma, a.operation(ScopeOperate, "get-dead", http.MethodGet, "/dead/{id}", "See a message's dead letters whole, with payload and every error", http.StatusOK), a.getDead)
 	huma.Register(a.huma, a.operation(ScopeOperate, "redrive", http.MethodPost, "/dead/{id}/redrive", "Send a dead letter out again", http.StatusAccepted), a.redrive)
 	op := a.operation(ScopeOperate, "redrive-many", http.MethodPost, "/dead/redrive", "Send dead letters out again, a batch a request", http.StatusOK)
 	op.SkipValidateBody, op.MaxBodyBytes, op.BodyReadTimeout = true, maxBody+1, bodyTimeout
@@ -89,6 +96,24 @@ func (a *API) listDead(ctx context.Context, in *listDeadInput) (*listDeadOutput,
 	return out, nil
 }
 
+// getDead shows payloads, which other operations never do.
+func (a *API) getDead(ctx context.Context, in *letterInput) (*getDeadOutput, error) {
+	id, err := parseID(in.ID)
+	if err != nil {
+		return nil, err
+	}
+	work, cancel := withTimeout(ctx)
+	defer cancel()
+	out := &getDeadOutput{}
+	if out.Body.Letters, err = deadletter.Show(work, a.db, id); err != nil {
+		return nil, a.fail(ctx, err)
+	}
+	if len(out.Body.Letters) == 0 {
+		return nil, problem(http.StatusNotFound, "not_found", "no dead letter has this ID")
+	}
+	return out, nil
+}
+
 func cursor(l deadletter.Summary) string {
 	text, err := json.Marshal(deadletter.Place{DiedAt: l.DiedAt, MessageID: l.MessageID, Consumer: l.Consumer})
 	if err != nil {
@@ -110,7 +135,7 @@ func parseCursor(text string) (*deadletter.Place, error) {
 }
 
 // redrive answers a repeated request with what has become of the message.
-func (a *API) redrive(ctx context.Context, in *redriveInput) (*redriveOutput, error) {
+func (a *API) redrive(ctx context.Context, in *letterInput) (*redriveOutput, error) {
 	id, err := parseID(in.ID)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 )
 
@@ -46,6 +47,19 @@ func TestDead_IsListedByPage(t *testing.T) {
 	}
 	if len(seen) != 5 {
 		t.Errorf("%d letters, want 5", len(seen))
+	}
+}
+
+func TestDead_IsShownWhole(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	id := s.post(job)
+	s.bury(id)
+	a := s.do("GET", "/dead/"+id, "")
+	for _, want := range []string{`"id":"` + id, `"payload":1`, `"reason":"no luck"`, `"error":"boom"`, `"consumer":"worker"`} {
+		if a.code != 200 || !strings.Contains(a.body, want) {
+			t.Errorf("GET = %d %s, want %s", a.code, a.body, want)
+		}
 	}
 }
 

@@ -50,7 +50,8 @@ func CreateToken(ctx context.Context, db *pgx.Conn, name string, scopes []string
 	if lifetime > 0 {
 		expires = &lifetime
 	}
-	_, err := db.Exec(ctx, createTokenSQL, name, hashToken(secret), scopes, expires)
+	hash := hashToken(secret)
+	_, err := db.Exec(ctx, createTokenSQL, name, hash[:], scopes, expires)
 	e, _ := errors.AsType[*pgconn.PgError](err)
 	switch {
 	case e != nil && e.Code == "23505":
@@ -105,7 +106,4 @@ func HasTokens(ctx context.Context, db *pgx.Conn) (has bool, err error) {
 }
 
 // hashToken needs no salt and no stretching: a token is 256 random bits.
-func hashToken(secret string) []byte {
-	sum := sha256.Sum256([]byte(secret))
-	return sum[:]
-}
+func hashToken(secret string) [sha256.Size]byte { return sha256.Sum256([]byte(secret)) }
