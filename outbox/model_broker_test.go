@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -85,6 +87,12 @@ type modelMsg struct {
 	brokerID string
 	row      int64
 	key      string
+}
+
+func (m modelMsg) generation() int {
+	_, text, _ := strings.Cut(m.brokerID, "#r")
+	n, _ := strconv.Atoi(text) // none is 0
+	return n
 }
 
 // modelStream is what the healer sees of the broker.

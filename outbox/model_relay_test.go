@@ -74,6 +74,12 @@ func (r *modelRelay) take() bool {
 	return true
 }
 
+// steps of a session; those that are here more than once come more often.
+var steps = []string{
+	"read", "read", "read", "publish", "publish", "publish", "publish", "record", "record", "record", "record",
+	"renew", "renew", "heal", "stop", "die",
+}
+
 // step is the next thing that a running relay does, or its end. One that is in
 // the middle of a step takes no other.
 func (r *modelRelay) step() {
@@ -87,7 +93,7 @@ func (r *modelRelay) step() {
 		return
 	}
 	ctx := context.Background()
-	switch rapid.SampledFrom([]string{"read", "publish", "record", "read", "publish", "record", "renew", "heal", "stop", "die"}).Draw(r.w.t, r.name) {
+	switch rapid.SampledFrom(steps).Draw(r.w.t, r.name) {
 	case "read":
 		r.readOn(ctx)
 	case "publish":
