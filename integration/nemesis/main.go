@@ -52,7 +52,7 @@ func nemesis(ctx context.Context) (err error) {
 		return err
 	}
 	o := options{bin: bin, recovery: *recovery, verbose: *verbose}
-	series := series{first: *seed, runs: *seeds, parallel: *parallel, duration: *duration}
+	series := series{first: *seed, runs: *seeds, parallel: *parallel, duration: *duration, out: os.Stdout}
 	if *planted != "" {
 		return series.controls(ctx, o, *planted)
 	}

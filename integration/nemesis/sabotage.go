@@ -104,7 +104,7 @@ var controls = map[string]control{
 	},
 	"replays-under-the-old-id": {
 		bug: "what is published again has the ID that the broker's duplicate window knows",
-		sql: trigger("BEFORE INSERT", "jetbox.relay_batch", `NEW.generation := 0; RETURN NEW;`),
+		sql: trigger("BEFORE INSERT", "jetbox.relay_batch", `NEW.generation := 0; NEW.replay := false; RETURN NEW;`),
 	},
 	"logs-a-payload": {
 		bug: "an error carries the payload into a log",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
@@ -18,6 +19,7 @@ type series struct {
 	first, runs uint64
 	parallel    int
 	duration    time.Duration
+	out         io.Writer
 }
 
 var (
@@ -27,7 +29,7 @@ var (
 
 // faults makes all runs, whatever becomes of each.
 func (s series) faults(ctx context.Context, o options) error {
-	var t totals
+	t := totals{out: s.out}
 	var g errgroup.Group
 	g.SetLimit(s.parallel)
 	for seed := s.first; seed < s.first+s.runs && ctx.Err() == nil; seed++ {
@@ -64,7 +66,7 @@ func (s series) controls(ctx context.Context, o options, names string) error {
 	if names == "all" {
 		planted = slices.Sorted(maps.Keys(controls))
 	}
-	var t totals
+	t := totals{out: s.out}
 	var g errgroup.Group
 	g.SetLimit(s.parallel)
 	for _, name := range planted {

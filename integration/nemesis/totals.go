@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 // totals are the sums over all runs.
 type totals struct {
 	mu                 sync.Mutex
+	out                io.Writer
 	runs, failures     int
 	committed, effects int64
 	exits              int64
@@ -22,7 +24,8 @@ type totals struct {
 func (t *totals) say(format string, args ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	fmt.Printf(time.Now().Format("15:04:05 ")+format+"\n", args...)
+	// A terminal that is gone is no reason to end a run.
+	_, _ = fmt.Fprintf(t.out, time.Now().Format("15:04:05 ")+format+"\n", args...)
 }
 
 // add takes the outcome of a run, and tells it.
