@@ -53,13 +53,7 @@ $$`
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
-	l := &lab{t: t, dir: t.TempDir(), db: testenv.Database(t), prefix: testenv.Subject(t)}
-	l.url = l.db.Config().ConnString()
-	cfg := l.db.Config().ConnConfig
-	l.url = (&url.URL{
-		Scheme: "postgres", User: url.UserPassword(cfg.User, cfg.Password),
-		Host: fmt.Sprintf("%s:%d", cfg.Host, cfg.Port), Path: cfg.Database, RawQuery: "sslmode=disable",
-	}).String()
+	l := newBareLab(t)
 	l.stream = strings.ToUpper(l.prefix)
 	var err error
 	if l.js, err = jetstream.New(testenv.NATS(t)); err != nil {
@@ -71,13 +65,36 @@ func newLab(t *testing.T) *lab {
 		}
 	})
 	l.exec(handlerSQL)
-	l.configure()
+	l.configure("2s")
 	return l
 }
 
-// configure writes jetbox.yaml.
-func (l *lab) configure() {
-	yaml := fmt.Sprintf(`
+// newBareLab has neither a broker nor a file: its processes run as they do for
+// whoever has configured nothing.
+func newBareLab(t *testing.T) *lab {
+	t.Helper()
+	l := &lab{t: t, dir: t.TempDir(), db: testenv.Database(t), prefix: testenv.Subject(t)}
+	cfg := l.db.Config().ConnConfig
+	l.url = (&url.URL{
+		Scheme: "postgres", User: url.UserPassword(cfg.User, cfg.Password),
+		Host: fmt.Sprintf("%s:%d", cfg.Host, cfg.Port), Path: cfg.Database, RawQuery: "sslmode=disable",
+	}).String()
+	l.write("")
+	return l
+}
+
+// write makes text the jetbox.yaml.
+func (l *lab) write(text string) {
+	l.t.Helper()
+	if err := os.WriteFile(filepath.Join(l.dir, "jetbox.yaml"), []byte(text), 0o600); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// configure writes a jetbox.yaml with the handler.
+func (l *lab) configure(ackWait string) {
+	l.t.Helper()
+	l.write(fmt.Sprintf(`
 relay:
   lease: 1s
 streams:
@@ -86,14 +103,11 @@ streams:
 worker:
   stream: %[1]s
   consumer: w
-  ack_wait: 2s
+  ack_wait: %[3]s
   handlers:
     - subject: %[2]s.x
       sql: app.handle
-`, l.stream, l.prefix)
-	if err := os.WriteFile(filepath.Join(l.dir, "jetbox.yaml"), []byte(yaml), 0o600); err != nil {
-		l.t.Fatal(err)
-	}
+`, l.stream, l.prefix, ackWait))
 }
 
 // start starts `jetbox verb` against the NATS server at broker.
