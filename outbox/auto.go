@@ -31,7 +31,7 @@ const (
 	exploreEvery = 256
 	// doubtful bounds what an earlier session can have had in flight: the batches
 	// in its pipeline, and one more.
-	doubtful = 8 * batchRows
+	doubtful = 5 * batchRows
 )
 
 // timedRoute remembers what a message costs by this route.

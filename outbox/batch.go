@@ -11,7 +11,7 @@ import (
 // that the wait for its last ack hardly counts, and few enough bytes that several
 // batches in flight stay small.
 const (
-	batchRows  = 4000
+	batchRows  = 8000
 	batchBytes = 4 << 20
 )
 

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
-	"fmt"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -73,7 +72,7 @@ func (a *arena) scan(v [][]byte) row {
 // message turns the row into what goes to the broker. An error means that no
 // stream could ever take it.
 func (r *row) message(generation int) (*nats.Msg, error) {
-	if err := checkSubject(r.subject); err != nil {
+	if err := errors.Join(checkSubject(r.subject), checkKey(r.key)); err != nil {
 		return nil, err
 	}
 	headers, err := r.header()
@@ -98,43 +97,20 @@ func (r *row) mediaType() string {
 
 // header is the application's own headers.
 func (r *row) header() (nats.Header, error) {
-	h := nats.Header{}
 	if r.headers == nil {
-		return h, nil
+		return nil, nil
 	}
 	var values map[string]string
 	if err := json.Unmarshal(r.headers, &values); err != nil {
-		return h, errors.New("headers are not a JSON object of strings")
+		return nil, errors.New("headers are not a JSON object of strings")
 	}
+	h := make(nats.Header, len(values))
 	var err error
 	for name, value := range values {
 		h[name] = []string{value}
-		if wire.Reserved(name) {
-			err = fmt.Errorf("header %q is reserved for the broker and jetbox", name)
+		if wrong := checkHeader(name, value); wrong != nil {
+			err = wrong
 		}
 	}
 	return h, err
-}
-
-// checkSubject repeats the table's CHECK: a row that its owner slipped past it
-// could otherwise delete a stream ($JS.API…) or close our connection (too long).
-func checkSubject(s string) error {
-	if s == "" || len(s) > 200 || s[0] == '$' || s[0] == '_' {
-		return errors.New("subject is empty, longer than 200 bytes or starts with $ or _")
-	}
-	tokens, length := 1, 0
-	for i := range len(s) {
-		switch c := s[i]; {
-		case c == '.' && length > 0:
-			tokens, length = tokens+1, 0
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_':
-			length++
-		default:
-			return errors.New("subject is not dotted tokens of letters, digits, dash and underscore")
-		}
-	}
-	if length == 0 || tokens > 16 {
-		return errors.New("subject has an empty token or more than 16 tokens")
-	}
-	return nil
 }
