@@ -165,7 +165,7 @@ streams:
     retention: %s
     replicas: %d
 relay:
-  lease: 1s
+  lease: 2s
   confirm_consumer: %s
   confirm_grace: 5s
 worker:
@@ -257,7 +257,7 @@ func until(ctx context.Context, d time.Duration, done func(context.Context) (boo
 		select {
 		case <-ctx.Done():
 			return errors.Join(context.Cause(ctx), last)
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(200 * time.Millisecond):
 		}
 	}
 }
