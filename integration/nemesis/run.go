@@ -157,12 +157,15 @@ func (l *lab) suffer(ctx context.Context, o options, r *result) error {
 	return errors.Join(g.Wait(), ctx.Err())
 }
 
-// sufferEach waits for the recovery from each fault.
+// sufferEach waits for the recovery from each fault, while more is enqueued.
 func (l *lab) sufferEach(ctx context.Context, o options, r *result) error {
 	for _, f := range l.plan.Faults {
 		r.faults[f.Kind]++
 		if err := l.inject(ctx, f); err != nil {
 			return err
+		}
+		if faults[f.Kind].quiet {
+			continue // recovered from when all is drained
 		}
 		start := time.Now()
 		if err := l.flow(ctx, o.recovery); err != nil {
