@@ -69,7 +69,7 @@ func freezeRecording(ctx context.Context, l *lab, f fault) error {
 		if err := d.signal(syscall.SIGSTOP); err != nil {
 			return err
 		}
-		wait.Sleep(ctx, max(f.For, 2*time.Second))
+		wait.Sleep(ctx, max(f.For, 3500*time.Millisecond)) // the other relay has its place then
 		return nil
 	})
 	wait.Sleep(ctx, 100*time.Millisecond)
