@@ -3,6 +3,7 @@ package inbox_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"sync/atomic"
@@ -115,6 +116,46 @@ func TestWorker_DoesNotBlameMessagesForAnOutage(t *testing.T) {
 	e.eventuallySettled()
 	e.wantEffects(11)
 	e.wantNoTrace()
+}
+
+// A failover leaves the worker with a server that answers and writes nothing, for
+// longer than a message has attempts.
+func TestWorker_WaitsWhileTheDatabaseIsReadOnly(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	n, db := newNetwork(t, e.db)
+	cfg := e.config()
+	cfg.MaxAttempts, cfg.AckWait = 2, 300*time.Millisecond
+	e.startOn(db, e.dial, cfg, e.effect("n"))
+	e.publish("n", "")
+	e.eventuallySettled()
+	e.setReadOnly(n, true)
+	for range 3 {
+		e.publish("n", "")
+	}
+	testenv.Eventually(t, "more deliveries than there are attempts", func() bool {
+		return e.consumerInfo().Delivered.Consumer > 1+3*4
+	})
+	e.setReadOnly(n, false)
+	e.eventuallySettled()
+	e.wantEffects(4)
+	e.wantNoTrace()
+}
+
+// setReadOnly decides what transactions of new connections may do, and has the
+// worker make new ones.
+func (e *env) setReadOnly(n *network, on bool) {
+	e.t.Helper()
+	err := pgx.BeginTxFunc(context.Background(), e.db, pgx.TxOptions{AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
+		_, err := tx.Exec(context.Background(), fmt.Sprintf(`ALTER DATABASE %s SET default_transaction_read_only = %t`,
+			e.db.Config().ConnConfig.Database, on))
+		return err
+	})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	n.cut()
+	n.down.Store(false)
 }
 
 func TestWorker_BlamesAMessageThatBreaksEveryConnection(t *testing.T) {
