@@ -334,6 +334,26 @@ func TestWorker_DoesNotRunADeadMessageAgain(t *testing.T) {
 	e.wantEffects(1)
 }
 
+// A redrive takes the letter away and sends the message again, under its own ID.
+func TestWorker_BuriesARedrivenMessageAgain(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	cfg := e.config()
+	cfg.MaxAttempts = 2
+	id := e.publish("n", "bad")
+	e.start(cfg, failing(e, func(context.Context, pgx.Tx, inbox.Message[[]byte]) error { return errTest }))
+	for redrive := range 2 {
+		e.eventuallySettled()
+		if l := e.letter(id); l.Attempts != 2 || len(l.Errors) != 2 {
+			t.Errorf("after redrive %d: %d attempts with %d errors, want 2", redrive, l.Attempts, len(l.Errors))
+		}
+		e.exec(`DELETE FROM jetbox.dead_letter WHERE message_id = $1`, id)
+		e.publish("n", "bad", replayed(id, redrive+1))
+	}
+	e.eventuallySettled()
+	e.wantCount(0, "effects", `SELECT count(*) FROM effect`)
+}
+
 func TestWorker_RefusesAResultThatIsTooLarge(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
