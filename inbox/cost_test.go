@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -157,7 +158,7 @@ func (e *env) publishAsync(n int, payload func(i int, id uuid.UUID) string) {
 	}
 	for i := range n {
 		id := uuid.Must(uuid.NewV7())
-		if _, err := js.PublishMsgAsync(wireMsg(e.subject("n"), id, payload(i, id))); err != nil {
+		if _, err := js.PublishMsgAsync(wireMsg(e.subject("n"), id, payload(i, id)), jetstream.WithStallWait(time.Minute)); err != nil {
 			e.t.Fatal(err)
 		}
 	}
