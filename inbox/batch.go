@@ -62,7 +62,14 @@ func (s *session) admit(ds []*delivery) (fit, unfit []*delivery) {
 	return fit, unfit
 }
 
+// refuse decodes d, and says why it is not to be handled. A panic in a payload's
+// own UnmarshalJSON is such a reason.
 func (s *session) refuse(d *delivery) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = panicError(v)
+		}
+	}()
 	if d.handler == nil {
 		return fmt.Errorf("no handler for subject %s", d.msg.Subject())
 	}

@@ -334,6 +334,23 @@ func TestWorker_DoesNotRunADeadMessageAgain(t *testing.T) {
 	e.wantEffects(1)
 }
 
+// explosive panics when it is decoded.
+type explosive struct{}
+
+func (*explosive) UnmarshalJSON([]byte) error { panic("boom") }
+
+func TestWorker_SurvivesAPayloadThatPanics(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	id := e.publish("p", `{}`)
+	e.publish("n", "")
+	e.start(e.config(), e.effect("n"), inbox.HandleTx(e.subject("p"),
+		func(context.Context, pgx.Tx, inbox.Message[explosive]) (none, error) { return none{}, nil }))
+	e.eventuallySettled()
+	contains(t, "reason", e.letter(id).Reason, "panicked: boom")
+	e.wantEffects(1)
+}
+
 // A redrive takes the letter away and sends the message again, under its own ID.
 func TestWorker_BuriesARedrivenMessageAgain(t *testing.T) {
 	t.Parallel()

@@ -32,8 +32,9 @@ type setFunc func(ctx context.Context, tx pgx.Tx, ds []*delivery) error
 // HandleTx processes messages whose subject matches with fn. What fn writes
 // through tx happens exactly once: tx also records the message as processed,
 // with R as its JSON result, and belongs to the worker, which shares it between
-// many messages. A fn that fails is undone together with its batch, and every
-// message of the batch runs again in a transaction of its own.
+// many messages. A fn that fails is undone, with the few that ran before it since
+// a savepoint: those run again, and the message that failed is retried in a
+// transaction of its own.
 //
 // T is decoded from JSON; a T of []byte or json.RawMessage gets the bytes.
 func HandleTx[T, R any](subject string, fn func(ctx context.Context, tx pgx.Tx, msg Message[T]) (R, error)) Handler {
@@ -51,7 +52,8 @@ func HandleTx[T, R any](subject string, fn func(ctx context.Context, tx pgx.Tx, 
 
 // HandleBatch is HandleTx for many messages in one call, to be written with one
 // statement. fn returns one result for each message, in their order. After an
-// error it is called again with each message alone.
+// error it is called again with fewer and fewer of them, until it is known which
+// message failed.
 func HandleBatch[T, R any](subject string, fn func(ctx context.Context, tx pgx.Tx, msgs []Message[T]) ([]R, error)) Handler {
 	return Handler{
 		subject: subject, decode: decode[T],
