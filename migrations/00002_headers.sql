@@ -13,12 +13,13 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
 $$;
 
 -- headers_are_unreserved reports whether h leaves alone the names that the
--- broker or jetbox acts on: a Nats-Rollup header would empty the stream.
+-- broker or jetbox acts on: a Nats-Rollup header would empty the stream, and
+-- Content-Type has a column of its own.
 CREATE FUNCTION jetbox.headers_are_unreserved(h json) RETURNS boolean
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
 	SELECT CASE WHEN json_typeof(h) <> 'object' THEN true ELSE
 		NOT EXISTS (SELECT FROM json_object_keys(h) AS name
-			WHERE lower(name) ~ '^(nats-|jetbox-|status$|description$)') END
+			WHERE lower(name) ~ '^(nats-|jetbox-|(status|description|content-type)$)') END
 $$;
 -- +goose StatementEnd
 

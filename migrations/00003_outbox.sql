@@ -66,7 +66,7 @@ BEGIN
 			WHEN NOT jetbox.headers_are_strings(NEW.headers)
 				THEN 'headers_is_an_object_of_strings'
 			WHEN NOT jetbox.headers_are_unreserved(NEW.headers)
-				THEN 'headers_has_no_nats_jetbox_status_or_description_name'
+				THEN 'headers_has_no_nats_jetbox_status_description_content_type_name'
 			WHEN octet_length(NEW.headers::text) > 8192
 				THEN 'headers_is_at_most_8192_bytes'
 			WHEN octet_length(NEW.payload_bytes) > 900000

@@ -17,7 +17,7 @@ const (
 	longSubject     = "subject_is_at_most_200_bytes"
 	badKey          = "key_is_1_to_200_bytes_without_control_or_outer_space"
 	badHeaders      = "headers_is_an_object_of_strings"
-	reservedHeaders = "headers_has_no_nats_jetbox_status_or_description_name"
+	reservedHeaders = "headers_has_no_nats_jetbox_status_description_content_type_name"
 	longHeaders     = "headers_is_at_most_8192_bytes"
 	payloads        = "exactly_one_of_payload_and_payload_bytes"
 	longPayload     = "payload_is_at_most_900000_bytes"
@@ -94,6 +94,7 @@ func TestOutbox_RefusesABadRow(t *testing.T) {
 		"stream-wiping header":        {checkViolation, reservedHeaders, `payload, headers`, `'1', '{"nats-rollup": "all"}'`},
 		"our header":                  {checkViolation, reservedHeaders, `payload, headers`, `'1', '{"JETBOX-Key": "x"}'`},
 		"status header":               {checkViolation, reservedHeaders, `payload, headers`, `'1', '{"Status": "503"}'`},
+		"content type as a header":    {checkViolation, reservedHeaders, `payload, headers`, `'1', '{"content-type": "text/plain"}'`},
 		"description header":          {checkViolation, reservedHeaders, `payload, headers`, `'1', '{"Description": "x"}'`},
 		"8,193 bytes of headers":      {checkViolation, longHeaders, `payload, headers`, `'1', json_build_object('a', repeat('x', 8192))`},
 		"empty content type":          {checkViolation, badContentType, `payload_bytes, content_type`, `'x', ''`},

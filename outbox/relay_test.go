@@ -46,7 +46,7 @@ func TestEnqueue_NamesTheRuleThatAMessageBreaks(t *testing.T) {
 	l := newLab(t)
 	for rule, m := range map[string]outbox.Message{
 		"subject_is_1_to_16_tokens_of_letters_digits_dash_underscore": {Subject: "$JS.API.STREAM.DELETE.JOBS", Payload: 1},
-		"headers_has_no_nats_jetbox_status_or_description_name":       {Subject: "a", Payload: 1, Headers: map[string]string{"Nats-Rollup": "all"}},
+		"headers_has_no_nats_jetbox_status_description_content_type_name":       {Subject: "a", Payload: 1, Headers: map[string]string{"Nats-Rollup": "all"}},
 		"key_is_1_to_200_bytes_without_control_or_outer_space":        {Subject: "a", Payload: 1, Key: strings.Repeat("k", 201)},
 		"payload_bytes_is_at_most_900000_bytes":                       {Subject: "a", Bytes: make([]byte, 900_001)},
 	} {
