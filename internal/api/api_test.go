@@ -12,13 +12,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/jetboxhq/jetbox/integration/testenv"
 	"github.com/jetboxhq/jetbox/internal/api"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
+func TestMain(m *testing.M) {
+	openapi3filter.RegisterBodyDecoder("text/event-stream", openapi3filter.PlainBodyDecoder)
+	testenv.Main(m)
+}
 
 // server is an API and the database behind it.
 type server struct {
@@ -109,7 +113,7 @@ func (s server) do(method, path, body string, headers ...string) answer {
 		s.t.Fatal(err)
 	}
 	a := answer{res.StatusCode, res.Header, string(text)}
-	s.contract.check(s.t, method, path, body, req.Header, a)
+	s.contract.check(s.t, req, body, a)
 	return a
 }
 
