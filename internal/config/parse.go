@@ -1,20 +1,23 @@
 package config
 
 import (
+	"bytes"
 	"encoding"
 	"errors"
 	"fmt"
+	"io"
+	"iter"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/goccy/go-yaml"
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
+	"go.yaml.in/yaml/v4"
 )
 
-// decoder fills a struct from YAML. The library's own decoder stops at the first
-// mistake; this one goes on and keeps them all.
+// decoder fills a struct from YAML. The library's own decoder reports an unknown
+// key or a wrong value in its words, and without a column; this one knows what
+// was meant.
 type decoder struct {
 	file string
 	errs []error
@@ -22,18 +25,9 @@ type decoder struct {
 
 func parse(file string, text []byte) (File, error) {
 	d := &decoder{file: file}
-	tree, err := parser.ParseBytes(text, 0)
-	if err != nil {
-		return File{}, d.syntax(err)
-	}
 	var f File
-	for i, doc := range tree.Docs {
-		switch {
-		case i > 0:
-			d.fail(doc, "a second document: keep one")
-		case doc.Body != nil:
-			d.decode(doc.Body, reflect.ValueOf(&f).Elem())
-		}
+	if root := d.document(text); root != nil {
+		d.decode(root, reflect.ValueOf(&f).Elem())
 	}
 	if len(d.errs) == 0 {
 		for _, err := range f.validateStreams() {
@@ -46,31 +40,55 @@ func parse(file string, text []byte) (File, error) {
 	return f, errors.Join(d.errs...)
 }
 
-func (d *decoder) syntax(err error) error {
-	var e yaml.Error
-	if errors.As(err, &e) && e.GetToken() != nil {
-		at := e.GetToken().Position
-		return fmt.Errorf("%s:%d:%d: %s", d.file, at.Line, at.Column, e.GetMessage())
+// document returns what the only document of text holds, nil where that is nothing.
+func (d *decoder) document(text []byte) *yaml.Node {
+	loader, err := yaml.NewLoader(bytes.NewReader(text))
+	if err != nil {
+		d.syntax(err)
+		return nil
 	}
-	return fmt.Errorf("%s: %w", d.file, err)
+	var first, second yaml.Node
+	if err := loader.Load(&first); err != nil {
+		d.syntax(err)
+		return nil
+	}
+	if err := loader.Load(&second); err != nil {
+		d.syntax(err)
+	} else {
+		d.fail(&second, "a second document: keep one")
+	}
+	return first.Content[0]
 }
 
-func (d *decoder) fail(n ast.Node, format string, args ...any) {
+// syntax notes what is no YAML. The end of the text is no mistake.
+func (d *decoder) syntax(err error) {
+	e, ok := errors.AsType[*yaml.LoadError](err)
+	switch {
+	case errors.Is(err, io.EOF):
+	case ok && e.Mark.Line > 0:
+		d.errs = append(d.errs, fmt.Errorf("%s:%d:%d: %s", d.file, e.Mark.Line, e.Mark.Column, e.Message))
+	default:
+		d.errs = append(d.errs, fmt.Errorf("%s: %w", d.file, err))
+	}
+}
+
+func (d *decoder) fail(n *yaml.Node, format string, args ...any) {
 	d.errs = append(d.errs, fmt.Errorf("%s: %s", d.place(n), fmt.Sprintf(format, args...)))
 }
 
-func (d *decoder) place(n ast.Node) string {
-	at := n.GetToken().Position
-	return fmt.Sprintf("%s:%d:%d", d.file, at.Line, at.Column)
+func (d *decoder) place(n *yaml.Node) string {
+	return fmt.Sprintf("%s:%d:%d", d.file, n.Line, n.Column)
 }
 
 // located wants to know where the file has it.
 type located interface{ foundAt(place string) }
 
-func (d *decoder) decode(n ast.Node, dst reflect.Value) {
+func (d *decoder) decode(n *yaml.Node, dst reflect.Value) {
 	_, isText := dst.Addr().Interface().(encoding.TextUnmarshaler)
 	switch {
-	case n.Type() == ast.NullType:
+	case n.Kind == yaml.AliasNode:
+		d.fail(n, "an alias: write the value out")
+	case n.ShortTag() == "!!null":
 		// A key without a value is a key left out.
 	case isText:
 		d.scalar(n, dst)
@@ -85,70 +103,72 @@ func (d *decoder) decode(n ast.Node, dst reflect.Value) {
 	}
 }
 
-// entries are the keys and values of n.
-func entries(n ast.Node) (list []*ast.MappingValueNode, ok bool) {
-	switch m := n.(type) {
-	case *ast.MappingNode:
-		return m.Values, true
-	case *ast.MappingValueNode:
-		return []*ast.MappingValueNode{m}, true
-	}
-	return nil, n.Type() == ast.CommentType
-}
-
-func (d *decoder) mapping(n ast.Node, dst reflect.Value) {
-	list, ok := entries(n)
-	if !ok {
+func (d *decoder) mapping(n *yaml.Node, dst reflect.Value) {
+	if n.Kind != yaml.MappingNode {
 		d.fail(n, "need keys and values: %s", strings.Join(keys(dst.Type()), ", "))
 		return
 	}
-	if l, ok := dst.Addr().Interface().(located); ok && len(list) > 0 {
-		l.foundAt(d.place(list[0].Key))
+	if l, ok := dst.Addr().Interface().(located); ok && len(n.Content) > 0 {
+		l.foundAt(d.place(n.Content[0]))
 	}
-	for _, e := range list {
-		key := e.Key.GetToken().Value
-		if field, ok := fieldOf(dst, key); ok {
-			d.decode(e.Value, field)
+	for key, value := range d.entries(n) {
+		if field, ok := fieldOf(dst, key.Value); ok {
+			d.decode(value, field)
 			continue
 		}
-		d.fail(e.Key, "unknown key %q%s", key, hint(key, keys(dst.Type())))
+		d.fail(key, "unknown key %q%s", key.Value, hint(key.Value, keys(dst.Type())))
 	}
 }
 
 // table fills a map whose keys the file is free to choose.
-func (d *decoder) table(n ast.Node, dst reflect.Value) {
-	list, ok := entries(n)
-	if !ok {
+func (d *decoder) table(n *yaml.Node, dst reflect.Value) {
+	if n.Kind != yaml.MappingNode {
 		d.fail(n, "need keys and values")
 		return
 	}
 	dst.Set(reflect.MakeMap(dst.Type()))
-	for _, e := range list {
+	for key, value := range d.entries(n) {
 		v := reflect.New(dst.Type().Elem()).Elem()
-		d.decode(e.Value, v)
-		dst.SetMapIndex(reflect.ValueOf(e.Key.GetToken().Value), v)
+		d.decode(value, v)
+		dst.SetMapIndex(reflect.ValueOf(key.Value), v)
 	}
 }
 
-func (d *decoder) sequence(n ast.Node, dst reflect.Value) {
-	s, ok := n.(*ast.SequenceNode)
-	if !ok {
+// entries are the keys and values of a mapping.
+func (d *decoder) entries(n *yaml.Node) iter.Seq2[*yaml.Node, *yaml.Node] {
+	return func(yield func(key, value *yaml.Node) bool) {
+		seen := map[string]bool{}
+		for pair := range slices.Chunk(n.Content, 2) {
+			key, value := pair[0], pair[1]
+			if seen[key.Value] {
+				d.fail(key, "the key %q is here twice: keep one", key.Value)
+			}
+			seen[key.Value] = true
+			if !yield(key, value) {
+				return
+			}
+		}
+	}
+}
+
+func (d *decoder) sequence(n *yaml.Node, dst reflect.Value) {
+	if n.Kind != yaml.SequenceNode {
 		d.fail(n, "need a list: start each entry with a dash")
 		return
 	}
-	for _, item := range s.Values {
+	for _, item := range n.Content {
 		v := reflect.New(dst.Type().Elem()).Elem()
 		d.decode(item, v)
 		dst.Set(reflect.Append(dst, v))
 	}
 }
 
-func (d *decoder) scalar(n ast.Node, dst reflect.Value) {
-	if _, ok := n.(ast.ScalarNode); !ok {
+func (d *decoder) scalar(n *yaml.Node, dst reflect.Value) {
+	if n.Kind != yaml.ScalarNode {
 		d.fail(n, "need a single plain value")
 		return
 	}
-	text := n.GetToken().Value
+	text := n.Value
 	if u, ok := dst.Addr().Interface().(encoding.TextUnmarshaler); ok {
 		if err := u.UnmarshalText([]byte(text)); err != nil {
 			d.fail(n, "%s", err)
