@@ -32,6 +32,7 @@ func (c doctorCommand) Run(ctx context.Context, w world) error {
 	}
 	cfg := doctor.Config{
 		Streams: s.relay.Streams, Stream: cmp.Or(s.worker.Stream, "JOBS"), Consumer: cmp.Or(s.worker.Consumer, "worker"),
+		Private: !c.databaseFlags.named(s.env),
 	}
 	more, err := c.postgres(ctx, s.env, cfg)
 	note("postgres", "see DATABASE_URL, and whether the server runs and lets this role in", err)

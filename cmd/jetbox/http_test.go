@@ -68,14 +68,16 @@ func TestDaemons_RefuseHeadersThatAreTooMuchOrAmbiguous(t *testing.T) {
 	}
 }
 
-// RFC 9112 has the chunks win over a length; a server that believed the length
-// would take what follows for a second request.
-func TestDaemons_ReadALengthBesideChunksAsChunks(t *testing.T) {
+// RFC 9112 has the chunks win over a length, and the connection end: a server
+// that believed the length would take what is inside for a second request, and a
+// proxy that did would take what is behind for its own.
+func TestDaemons_EndTheConnectionAfterChunks(t *testing.T) {
 	t.Parallel()
 	url := launch(t, vars{"DATABASE_URL": somewhere}, "api").address(t)
-	inside, after := "GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n", "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-	request := fmt.Sprintf("POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n%s", len(inside), inside, after)
-	if codes := exchange(t, url, request); !slices.Equal(codes, []int{404, 200}) {
-		t.Errorf("answers = %v, want 404 for the first and 200 for the last, and none between", codes)
+	smuggled := "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+	request := fmt.Sprintf("POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n%s",
+		len(smuggled), smuggled, smuggled)
+	if codes := exchange(t, url, request); !slices.Equal(codes, []int{415}) {
+		t.Errorf("answers = %v, want 415 for the first alone", codes)
 	}
 }

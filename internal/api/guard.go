@@ -20,6 +20,11 @@ func (a *API) Handler() http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Referrer-Policy", "no-referrer")
+		if len(r.TransferEncoding) > 0 {
+			// A length beside the chunks, which net/http has dropped by now, may have
+			// told a proxy of another end: what follows is not read (RFC 9112, 6.1).
+			w.Header().Set("Connection", "close")
+		}
 		if p := a.guard(crossOrigin, r); p != nil {
 			p.write(w)
 			return

@@ -2,7 +2,7 @@
 // would go wrong, and what to do about it.
 //
 // It changes nothing. A finding is an error when messages could be lost, held
-// up or run twice, and a warning when only comfort or speed suffers. What it
+// up or run twice, and a warning when comfort, speed or secrecy suffers. What it
 // cannot see from a client's connection, such as the broker's sync interval, it
 // does not judge.
 package doctor
@@ -33,6 +33,9 @@ type Config struct {
 	Streams []jetstream.StreamConfig
 	// Stream and Consumer are the worker's.
 	Stream, Consumer string
+	// Private says that the database is jetbox up's own, whose only role is its
+	// superuser.
+	Private bool
 	// OldTransaction is how long a transaction may be open. Zero means a minute.
 	OldTransaction time.Duration
 	// Skew is how far this machine's clock may be off the database's. Zero means

@@ -2,6 +2,8 @@ package doctor_test
 
 import (
 	"context"
+	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,12 +37,12 @@ func execute(t *testing.T, conn *pgx.Conn, sql string) {
 	}
 }
 
-// checks names what was found, but for the durability that testenv's servers
-// give up for speed.
+// checks names what was found, but for what testenv's servers are: without
+// durability, for speed, and without another role than their superuser.
 func checks(found []doctor.Finding) []string {
 	var names []string
 	for _, f := range found {
-		if f.Check != "fsync" {
+		if f.Check != "fsync" && f.Check != "superuser" {
 			names = append(names, f.Check)
 		}
 	}
@@ -98,6 +100,45 @@ func TestPostgres_FindsEachMistake(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestPostgres_WarnsOfASuperuserWhereOthersAreToo(t *testing.T) {
+	t.Parallel()
+	db := testenv.Database(t).Config().ConnConfig
+	for sql, want := range map[string]bool{``: true, `SET ROLE jetbox_relay`: true, `SET SESSION AUTHORIZATION jetbox_relay`: false} {
+		conn := connect(t, db)
+		execute(t, conn, sql)
+		for _, private := range []bool{false, true} {
+			found, err := doctor.Postgres(t.Context(), conn, doctor.Config{Private: private}, false)
+			got := slices.ContainsFunc(found, func(f doctor.Finding) bool { return f.Check == "superuser" && f.Level == doctor.Warning })
+			if err != nil || got != (want && !private) {
+				t.Errorf("%q, private %t: superuser found is %t, %v, want %t", sql, private, got, err, want && !private)
+			}
+		}
+	}
+}
+
+// elsewhere is a connection that seems to come from another machine.
+type elsewhere struct {
+	net.Conn
+	ip string
+}
+
+func (e elsewhere) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.ParseIP(e.ip), Port: 5432} }
+
+func TestPostgres_WarnsOfAPlainConnectionToAnotherMachine(t *testing.T) {
+	t.Parallel()
+	db := testenv.Database(t).Config().ConnConfig
+	for ip, want := range map[string]string{"192.0.2.1": "tls", "10.0.0.1": "tls", "2001:db8::1": "tls", "127.0.0.2": "", "::1": ""} {
+		cfg := db.Copy()
+		cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+			return elsewhere{conn, ip}, err
+		}
+		if got := strings.Join(checks(examine(t, cfg, doctor.Config{})), " "); got != want {
+			t.Errorf("found %q in a plain connection to %s, want %q", got, ip, want)
+		}
 	}
 }
 

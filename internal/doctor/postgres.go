@@ -3,7 +3,9 @@ package doctor
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -12,7 +14,7 @@ import (
 // Postgres looks at the server and the session that conn is. Schema tells
 // whether jetbox's tables can be looked at, too.
 func Postgres(ctx context.Context, conn *pgx.Conn, cfg Config, schema bool) ([]Finding, error) {
-	checks := []func(context.Context, *pgx.Conn, Config) ([]Finding, error){server, session, clock, transactions}
+	checks := []func(context.Context, *pgx.Conn, Config) ([]Finding, error){server, encryption, login, session, clock, transactions}
 	if schema {
 		checks = append(checks, sequence, checkTrigger, indexes, partitions, pause, privileges)
 	}
@@ -59,6 +61,36 @@ func server(ctx context.Context, conn *pgx.Conn, _ Config) (found []Finding, err
 		})
 	}
 	return found, nil
+}
+
+// encryption judges the connection itself: sslmode=prefer says yes to either.
+func encryption(_ context.Context, conn *pgx.Conn, _ Config) ([]Finding, error) {
+	wire := conn.PgConn().Conn()
+	remote, network := wire.RemoteAddr().(*net.TCPAddr)
+	if _, encrypted := wire.(*tls.Conn); encrypted || !network || remote.IP.IsLoopback() {
+		return nil, nil
+	}
+	return []Finding{{
+		Warning, "tls", "the connection to " + remote.IP.String() + " is not encrypted: who listens there reads every message",
+		"write sslmode=verify-full and sslrootcert into DATABASE_URL",
+	}}, nil
+}
+
+const loginSQL = `SELECT rolname, rolsuper FROM pg_roles WHERE rolname = session_user`
+
+func login(ctx context.Context, conn *pgx.Conn, cfg Config) ([]Finding, error) {
+	var name string
+	var superuser bool
+	if err := conn.QueryRow(ctx, loginSQL).Scan(&name, &superuser); err != nil {
+		return nil, fmt.Errorf("login: %w", err)
+	}
+	if !superuser || cfg.Private {
+		return nil, nil
+	}
+	return []Finding{{
+		Warning, "superuser", "role " + name + " is a superuser, whom no privilege holds back",
+		"give each daemon a login of its own, in role jetbox_relay, jetbox_worker or jetbox_api: see docs/security.md",
+	}}, nil
 }
 
 // settingRule is a setting of the session that does harm.
