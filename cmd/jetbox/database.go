@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/url"
@@ -92,9 +93,12 @@ func connect(ctx context.Context, cfg *pgx.ConnConfig, patience time.Duration) (
 	}
 }
 
-// answered reports whether a server said no: it is there, and waiting cannot
-// help, unless it is only starting up or full.
+// answered reports whether a server said no, or is not whom we trust: it is
+// there, and waiting cannot help, unless it is only starting up or full.
 func answered(err error) bool {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return true
+	}
 	e, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && !strings.HasPrefix(e.Code, "57P") && !strings.HasPrefix(e.Code, "53")
 }
