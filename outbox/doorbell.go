@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/jetboxhq/jetbox/internal/wait"
 )
 
 // doorbell lets an idle relay sleep until a writer rings. Asleep means holding
@@ -15,6 +17,7 @@ import (
 type doorbell struct {
 	conn     *pgx.Conn
 	asleep   bool
+	busy     time.Time // when rows were found last
 	refusals int
 	fallback time.Duration
 	m        *metrics
@@ -29,10 +32,22 @@ func (d *doorbell) listen(ctx context.Context) error {
 	return nil
 }
 
-// wait returns when it is time for the next poll. The first call after rows
-// were found only lies down: the caller must poll once more before it sleeps.
+// A relay stays awake for linger after it has found rows, and polls every breath.
+// If it lay down in each gap between commits, many writers at once would find it
+// asleep, and NOTIFY lets their commits flush only one after the other.
+const (
+	linger = 10 * time.Millisecond
+	breath = time.Millisecond
+)
+
+// wait returns when it is time for the next poll. The first call after linger
+// only lies down: the caller must poll once more before it sleeps.
 func (d *doorbell) wait(ctx context.Context) error {
-	if !d.asleep {
+	switch {
+	case time.Since(d.busy) < linger:
+		wait.Sleep(ctx, breath)
+		return nil
+	case !d.asleep:
 		return d.lieDown(ctx)
 	}
 	rung, err := notified(ctx, d.conn, d.fallback)
@@ -66,6 +81,12 @@ func (d *doorbell) lieDown(ctx context.Context) error {
 	d.refusals++
 	_, err := notified(ctx, d.conn, pause)
 	return err
+}
+
+// found notes that a poll found rows.
+func (d *doorbell) found(ctx context.Context) error {
+	d.busy = time.Now()
+	return d.awake(ctx)
 }
 
 // awake gives the lock back, so that writers stop notifying.

@@ -64,6 +64,55 @@ func (l *lab) commitTogether(n int) {
 	}
 }
 
+// NOTIFY lets commits flush only one after the other, so writers must hardly ever
+// need it while messages come all the time, with short gaps.
+func TestDoorbell_StaysSilentUnderLoad(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.relay()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	var g errgroup.Group
+	var commits atomic.Int64
+	for range 3 {
+		g.Go(func() error {
+			for ctx.Err() == nil {
+				l.insert(0, 1)
+				commits.Add(1)
+				time.Sleep(time.Duration(rand.IntN(int(4 * time.Millisecond))))
+			}
+			return nil
+		})
+	}
+	rings := l.rings(ctx)
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	n := int(commits.Load())
+	t.Logf("%d notifications for %d commits", rings, n)
+	if rings > n/4 {
+		t.Errorf("%d notifications for %d commits, want next to none", rings, n)
+	}
+}
+
+// rings counts notifications until ctx is done.
+func (l *lab) rings(ctx context.Context) (n int) {
+	l.t.Helper()
+	conn, err := l.db.Acquire(context.Background())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer func() { _ = conn.Hijack().Close(context.Background()) }() // it listens
+	if _, err := conn.Exec(ctx, `LISTEN jetbox_outbox`); err != nil {
+		l.t.Fatal(err)
+	}
+	for ; ; n++ {
+		if _, err := conn.Conn().WaitForNotification(ctx); err != nil {
+			return n
+		}
+	}
+}
+
 // queries counts what goes to Postgres.
 type queries struct{ n atomic.Int64 }
 

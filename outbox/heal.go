@@ -28,6 +28,13 @@ type healer struct {
 	m       *metrics
 	// generation of the session: a newer one in the ledger is a replay.
 	generation int
+	known      map[string]known // by stream
+}
+
+// known is what batches up to one say of a stream.
+type known struct {
+	upTo  int64
+	state *streamState
 }
 
 // errRewound ends a session whose position is no longer the ledger's.
@@ -98,28 +105,32 @@ func (h *healer) checkStream(ctx context.Context, name string) error {
 	return h.rewind(ctx, target, map[string]streamState{name: has})
 }
 
+// recordedSQL looks only at what is newer than batch $2: a stream that nobody
+// publishes to would else cost a walk through the whole ledger.
 const recordedSQL = `
-SELECT streams->$1
-FROM jetbox.relay_batch
-WHERE streams ? $1
-ORDER BY seq DESC
-LIMIT 1`
+SELECT newest.seq, (
+	SELECT b.streams->$1
+	FROM jetbox.relay_batch b
+	WHERE b.seq > $2 AND b.seq <= newest.seq AND b.streams ? $1
+	ORDER BY b.seq DESC
+	LIMIT 1)
+FROM (SELECT coalesce(max(seq), 0) AS seq FROM jetbox.relay_batch) newest`
 
 // recorded returns what the ledger last saw of a stream, nil for nothing yet.
 func (h *healer) recorded(ctx context.Context, name string) (*streamState, error) {
+	k := h.known[name]
 	var text []byte
-	err := h.conn.QueryRow(ctx, recordedSQL, name).Scan(&text)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil
-	}
-	if err != nil {
+	if err := h.conn.QueryRow(ctx, recordedSQL, name, k.upTo).Scan(&k.upTo, &text); err != nil {
 		return nil, fmt.Errorf("read recorded state of stream %s: %w", name, err)
 	}
-	var s streamState
-	if err := json.Unmarshal(text, &s); err != nil {
-		return nil, fmt.Errorf("read recorded state of stream %s: %w", name, err)
+	if text != nil {
+		k.state = new(streamState)
+		if err := json.Unmarshal(text, k.state); err != nil {
+			return nil, fmt.Errorf("read recorded state of stream %s: %w", name, err)
+		}
 	}
-	return &s, nil
+	h.known[name] = k
+	return k.state, nil
 }
 
 // lastHeldSQL compares creation times as the text that was recorded: Postgres

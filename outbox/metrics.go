@@ -110,10 +110,10 @@ func (m *metrics) noLag() {
 
 // measureLag asks the database; where it cannot answer, the last figures stay.
 func (m *metrics) measureLag(ctx context.Context, conn *pgx.Conn) {
-	s, err := ReadStatus(ctx, conn)
-	if err != nil {
+	var pending, age float64
+	if err := ask(ctx, conn, lagSQL, &pending, &age); err != nil {
 		return
 	}
-	m.pending.Set(float64(s.Pending))
-	m.oldest.Set(s.OldestPendingAge.Seconds())
+	m.pending.Set(pending)
+	m.oldest.Set(age)
 }

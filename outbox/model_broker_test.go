@@ -31,7 +31,7 @@ func (db *modelDB) QueryRow(_ context.Context, sql string, args ...any) pgx.Row 
 		}
 		return answer{db.newest().generation}
 	case recordedSQL:
-		return db.recorded(args[0].(string))
+		return db.recorded(args[0].(string), args[1].(int64))
 	case lastHeldSQL:
 		return db.lastHeld(args[0].(string), args[1].(string), args[2].(uint64))
 	}
@@ -50,17 +50,21 @@ func (b modelBatch) stream(name string) *streamState {
 	return nil
 }
 
-func (db *modelDB) recorded(name string) pgx.Row {
+func (db *modelDB) recorded(name string, after int64) pgx.Row {
+	newest := int64(0)
+	if len(db.ledger) > 0 {
+		newest = db.newest().seq
+	}
 	for _, b := range slices.Backward(db.ledger) {
-		if s := b.stream(name); s != nil {
+		if s := b.stream(name); s != nil && b.seq > after {
 			text, err := json.Marshal(s)
 			if err != nil {
 				panic(err)
 			}
-			return answer{text}
+			return answer{newest, text}
 		}
 	}
-	return answer(nil)
+	return answer{newest, []byte(nil)}
 }
 
 func (db *modelDB) lastHeld(name, created string, last uint64) pgx.Row {

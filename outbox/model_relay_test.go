@@ -42,7 +42,7 @@ func (r *modelRelay) start() {
 	}
 	r.healer = &healer{
 		conn: r.w.db, js: modelJS{broker: r.w.broker}, streams: []string{"JOBS"},
-		generation: r.led.generation, log: slog.New(slog.DiscardHandler), m: r.w.m,
+		generation: r.led.generation, known: map[string]known{}, log: slog.New(slog.DiscardHandler), m: r.w.m,
 	}
 	r.up, r.cutOff, r.read, r.published = true, false, nil, nil
 	if !r.survives(r.healer.check(ctx)) {

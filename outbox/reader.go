@@ -47,7 +47,7 @@ func (r *reader) run(ctx context.Context) error {
 		if err == nil && !found {
 			err = r.bell.wait(ctx)
 		} else if err == nil {
-			err = r.bell.awake(ctx)
+			err = r.bell.found(ctx)
 		}
 		if err != nil || ctx.Err() != nil {
 			return unlessDone(ctx, fmt.Errorf("read: %w", err))

@@ -45,10 +45,10 @@ func TestEnqueue_NamesTheRuleThatAMessageBreaks(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	for rule, m := range map[string]outbox.Message{
-		"subject_is_1_to_16_tokens_of_letters_digits_dash_underscore": {Subject: "$JS.API.STREAM.DELETE.JOBS", Payload: 1},
-		"headers_has_no_nats_jetbox_status_description_content_type_name":       {Subject: "a", Payload: 1, Headers: map[string]string{"Nats-Rollup": "all"}},
-		"key_is_1_to_200_bytes_without_control_or_outer_space":        {Subject: "a", Payload: 1, Key: strings.Repeat("k", 201)},
-		"payload_bytes_is_at_most_900000_bytes":                       {Subject: "a", Bytes: make([]byte, 900_001)},
+		"subject_is_1_to_16_tokens_of_letters_digits_dash_underscore":     {Subject: "$JS.API.STREAM.DELETE.JOBS", Payload: 1},
+		"headers_has_no_nats_jetbox_status_description_content_type_name": {Subject: "a", Payload: 1, Headers: map[string]string{"Nats-Rollup": "all"}},
+		"key_is_1_to_200_bytes_without_control_or_outer_space":            {Subject: "a", Payload: 1, Key: strings.Repeat("k", 201)},
+		"payload_bytes_is_at_most_900000_bytes":                           {Subject: "a", Bytes: make([]byte, 900_001)},
 	} {
 		err := pgx.BeginFunc(t.Context(), l.db, func(tx pgx.Tx) error { return outbox.Enqueue(t.Context(), tx, m) })
 		if e, ok := errors.AsType[*pgconn.PgError](err); !ok || e.ConstraintName != rule {

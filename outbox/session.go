@@ -229,7 +229,7 @@ func (s *session) stages(ctx context.Context) (rd *reader, pub *publisher, led *
 
 func (s *session) newHealer(generation int) *healer {
 	h := &healer{
-		conn: s.upkeep, js: s.js, generation: generation, log: s.cfg.Logger, m: s.m,
+		conn: s.upkeep, js: s.js, generation: generation, known: map[string]known{}, log: s.cfg.Logger, m: s.m,
 		confirm: confirmation{stream: s.cfg.ConfirmStream, consumer: s.cfg.ConfirmConsumer},
 	}
 	for _, cfg := range s.cfg.Streams {

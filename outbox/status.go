@@ -19,7 +19,7 @@ type Status struct {
 	OldestPending *time.Time `json:"oldest_pending"`
 	// OldestPendingAge is its age by the database's clock.
 	OldestPendingAge time.Duration `json:"-"`
-	// Published counts the messages of the batches that the ledger still holds.
+	// Published counts the messages of the newest PendingCap batches in the ledger.
 	Published int64 `json:"published"`
 	// LastBatchAt is when the newest batch was recorded; nil when none was.
 	LastBatchAt *time.Time `json:"last_batch_at"`
@@ -36,12 +36,12 @@ type Status struct {
 }
 
 // PendingCap bounds what ReadStatus counts, so that it stays cheap at any
-// backlog.
+// backlog and any history.
 const PendingCap = 100_000
 
-// statusSQL finds pending rows by the xid index alone: what the newest ledger row
+// unsentSQL finds pending rows by the xid index alone: what the newest ledger row
 // does not cover. While a backlog is walked, ids tell how much is left.
-const statusSQL = `
+const unsentSQL = `
 WITH b AS (
 	SELECT coalesce(l.prev_snap, l.snap, '1:1:') AS snap, l.pos_id
 	FROM (SELECT) one LEFT JOIN (SELECT * FROM jetbox.relay_batch ORDER BY seq DESC LIMIT 1) l ON true
@@ -59,9 +59,17 @@ WITH b AS (
 	SELECT n, oldest, true AS estimated FROM backlog
 	UNION ALL
 	SELECT count(*), min(created_at), count(*) >= @cap FROM fresh WHERE NOT EXISTS (SELECT FROM backlog)
-)
-SELECT p.n, p.estimated, p.oldest, coalesce(extract(epoch FROM clock_timestamp() - p.oldest), 0)::float8,
-	(SELECT coalesce(sum(n), 0) FROM jetbox.relay_batch),
+), lag AS (
+	SELECT n, estimated, oldest, coalesce(extract(epoch FROM clock_timestamp() - oldest), 0)::float8 AS age
+	FROM pending ORDER BY n DESC LIMIT 1
+)`
+
+// lagSQL is what the relay itself asks every few seconds.
+const lagSQL = unsentSQL + `SELECT n, age FROM lag`
+
+const statusSQL = unsentSQL + `
+SELECT lag.*,
+	(SELECT coalesce(sum(n), 0) FROM (SELECT n FROM jetbox.relay_batch ORDER BY seq DESC LIMIT @cap) l),
 	(SELECT published_at FROM jetbox.relay_batch ORDER BY seq DESC LIMIT 1),
 	(SELECT count(*) FROM (SELECT FROM jetbox.scheduled LIMIT @cap) s),
 	(SELECT CASE WHEN expires_at > clock_timestamp() THEN owner ELSE '' END FROM jetbox.relay_lease),
@@ -69,32 +77,29 @@ SELECT p.n, p.estimated, p.oldest, coalesce(extract(epoch FROM clock_timestamp()
 	(SELECT paused_until FROM jetbox.relay_lease WHERE paused_until > clock_timestamp()),
 	(SELECT coalesce(sum(n), 0) / 60.0 FROM (SELECT n, published_at FROM jetbox.relay_batch ORDER BY seq DESC LIMIT @cap) l
 		WHERE published_at > clock_timestamp() - interval '1 minute')::float8
-FROM pending p
-ORDER BY p.n DESC
-LIMIT 1`
+FROM lag`
 
 // ReadStatus reads the outbox's status, quickly at any backlog and history.
 func ReadStatus(ctx context.Context, db *pgx.Conn) (s Status, err error) {
-	err = pgx.BeginTxFunc(ctx, db, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, statusIndexSQL); err != nil {
-			return err
-		}
-		return s.read(ctx, tx)
-	})
+	var age float64
+	err = ask(ctx, db, statusSQL, &s.Pending, &s.Estimated, &s.OldestPending, &age, &s.Published, &s.LastBatchAt,
+		&s.Scheduled, &s.Leader, &s.Epoch, &s.PausedUntil, &s.PublishedPerSecond)
 	if err != nil {
 		return Status{}, fmt.Errorf("outbox: status: %w", err)
 	}
+	s.OldestPendingAge = time.Duration(age * float64(time.Second))
 	return s, nil
 }
 
 // statusIndexSQL is for the planner, which has no statistics of the children.
 const statusIndexSQL = `SET LOCAL enable_seqscan = off`
 
-func (s *Status) read(ctx context.Context, tx pgx.Tx) error {
-	var age float64
-	err := tx.QueryRow(ctx, statusSQL, pgx.StrictNamedArgs{"cap": PendingCap}).Scan(
-		&s.Pending, &s.Estimated, &s.OldestPending, &age, &s.Published, &s.LastBatchAt, &s.Scheduled, &s.Leader, &s.Epoch,
-		&s.PausedUntil, &s.PublishedPerSecond)
-	s.OldestPendingAge = time.Duration(age * float64(time.Second))
-	return err
+// ask reads the one row of sql, which counts up to PendingCap.
+func ask(ctx context.Context, db *pgx.Conn, sql string, dest ...any) error {
+	return pgx.BeginTxFunc(ctx, db, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, statusIndexSQL); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, sql, pgx.StrictNamedArgs{"cap": PendingCap}).Scan(dest...)
+	})
 }
