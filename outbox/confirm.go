@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,9 +15,8 @@ import (
 )
 
 // confirmation compares what was published with the inbox of one consumer, which
-// also shows a loss that moves no sequence: a purge. It looks only when the
-// consumer says that it has nothing left, so a slow worker is never mistaken for
-// a loss.
+// also shows a loss that moves no sequence: a purge. It looks only at what the
+// consumer says is settled or gone, so a slow worker is never mistaken for a loss.
 type confirmation struct {
 	stream, consumer string // empty: nobody confirms
 	seq              int64  // batches up to here are confirmed
@@ -38,12 +38,12 @@ func (c *confirmation) check(ctx context.Context, h *healer, grace time.Duration
 	if err := h.conn.QueryRow(ctx, cutoffSQL, grace).Scan(&before); err != nil {
 		return fmt.Errorf("confirm: %w", err)
 	}
-	filters, idle, err := c.idle(ctx, h.js)
-	if err != nil || !idle {
+	s, err := c.settled(ctx, h.js)
+	if err != nil {
 		return err
 	}
 	for range maxRounds {
-		upTo, missing, err := c.missing(ctx, h.conn, filters, before)
+		upTo, missing, err := c.missing(ctx, h.conn, s, before)
 		switch {
 		case err != nil:
 			return err
@@ -63,28 +63,37 @@ func (c *confirmation) publishAgain(ctx context.Context, h *healer, missing int6
 	return h.rewind(ctx, missing-1, map[string]streamState{})
 }
 
-// idle reports whether the consumer has nothing left to deliver or to settle,
-// and which subjects it takes.
-func (c *confirmation) idle(ctx context.Context, js jetstream.JetStream) (filters []string, idle bool, err error) {
+// settled is what a consumer says it owes nobody any more: its subjects' messages
+// up to a sequence of the stream.
+type settled struct {
+	filters []string
+	upTo    uint64
+}
+
+func (c *confirmation) settled(ctx context.Context, js jetstream.JetStream) (s settled, err error) {
 	consumer, err := js.Consumer(ctx, c.stream, c.consumer)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return nil, false, nil // no worker has started yet
+		return s, nil // no worker has started yet
 	}
 	if err != nil {
-		return nil, false, fmt.Errorf("confirm: consumer %s of stream %s: %w", c.consumer, c.stream, err)
+		return s, fmt.Errorf("confirm: consumer %s of stream %s: %w", c.consumer, c.stream, err)
 	}
 	info := consumer.CachedInfo()
-	filters = info.Config.FilterSubjects
+	s.filters, s.upTo = info.Config.FilterSubjects, info.AckFloor.Stream
 	if info.Config.FilterSubject != "" {
-		filters = append(filters, info.Config.FilterSubject)
+		s.filters = append(s.filters, info.Config.FilterSubject)
 	}
-	return filters, info.NumPending == 0 && info.NumAckPending == 0, nil
+	if info.NumPending == 0 && info.NumAckPending == 0 {
+		s.upTo = math.MaxUint64 // the floor stands at the last message that it takes
+	}
+	return s, nil
 }
 
 // batchesSQL is the next batches that are old enough to be confirmed, without
 // those that a replay covers: they come again in a later batch.
 const batchesSQL = `
-SELECT b.seq, coalesce(b.first_id, 0), coalesce(b.last_id, 0), b.streams ? @stream
+SELECT b.seq, coalesce(b.first_id, 0), coalesce(b.last_id, 0), b.streams ? @stream,
+	coalesce((b.streams->@stream->>'last_seq')::bigint, 0)
 FROM jetbox.relay_batch b
 WHERE b.seq > @seq AND b.published_at < @before
 	AND NOT EXISTS (SELECT FROM jetbox.relay_batch r WHERE r.seq > b.seq AND r.rewound_to < b.seq)
@@ -112,11 +121,12 @@ LIMIT 1000`
 type ledgerRange struct {
 	Seq, First, Last int64
 	Ours             bool
+	StreamSeq        uint64
 }
 
 // missing returns the last batch it looked at, and the first that holds a
 // message which is gone, 0 for none.
-func (c *confirmation) missing(ctx context.Context, conn querier, filters []string, before time.Time) (upTo, batch int64, err error) {
+func (c *confirmation) missing(ctx context.Context, conn querier, s settled, before time.Time) (upTo, batch int64, err error) {
 	rows, err := conn.Query(ctx, batchesSQL, pgx.StrictNamedArgs{"stream": c.stream, "seq": c.seq, "before": before})
 	if err != nil {
 		return 0, 0, fmt.Errorf("confirm: read ledger: %w", err)
@@ -126,7 +136,10 @@ func (c *confirmation) missing(ctx context.Context, conn querier, filters []stri
 		return 0, 0, fmt.Errorf("confirm: read ledger: %w", err)
 	}
 	for _, b := range batches {
-		gone, err := c.gone(ctx, conn, b, filters)
+		if b.StreamSeq > s.upTo {
+			break
+		}
+		gone, err := c.gone(ctx, conn, b, s.filters)
 		if err != nil || gone {
 			return upTo, b.Seq, err
 		}

@@ -219,6 +219,36 @@ func TestRelay_ConfirmsWithTheInboxWhatTheStreamDropped(t *testing.T) {
 	}
 }
 
+// A consumer under load is never idle: what lies below its ack floor is compared.
+func TestRelay_ConfirmsWhileTheConsumerHasMuchLeft(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.relay(func(c *outbox.RelayConfig) { c.ConfirmConsumer, c.ConfirmGrace = "w", time.Second })
+	l.insert(0, 7)
+	l.waitCaughtUp()
+	l.insert(7, 3) // these stay
+	l.waitCaughtUp()
+	c, err := l.js.CreateConsumer(t.Context(), l.stream.Name, jetstream.ConsumerConfig{Durable: "w", AckPolicy: jetstream.AckExplicitPolicy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.process(c, 4)
+	s, err := l.js.Stream(t.Context(), l.stream.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Purge(t.Context(), jetstream.WithPurgeSequence(8)); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, "the relay to be sent back", func() bool {
+		return ask[int](l, `SELECT max(generation) FROM jetbox.relay_batch`) == 1
+	})
+	testenv.Eventually(t, "all to be processed", func() bool {
+		l.process(c, 10)
+		return ask[int](l, `SELECT count(*) FROM jetbox.inbox`) == 10
+	})
+}
+
 // deleteAll takes every message from the stream, which no advisory that the relay
 // reads tells.
 func (l *lab) deleteAll(s jetstream.Stream) error {
