@@ -26,7 +26,6 @@ type kind struct {
 	on       on
 	servers  int  // how many the lab must have; 0 for any number
 	unorders bool // takes messages from the stream, so that its order cannot be judged
-	quiet    bool // is only noticed once the consumer has nothing left
 	inject   func(ctx context.Context, l *lab, f fault) error
 }
 
@@ -45,7 +44,7 @@ var faults = map[string]kind{
 	"nats-rollback":   {on: aServer, servers: 1, inject: rollBackStore},
 	"stream-delete":   {on: theStream, unorders: true, inject: deleteStream},
 	"stream-recreate": {on: theStream, unorders: true, inject: recreateStream},
-	"stream-purge":    {on: theStream, unorders: true, quiet: true, inject: purgeStream},
+	"stream-purge":    {on: theStream, unorders: true, inject: purgeStream},
 	"stream-fill":     {on: theStream, inject: fillStream},
 	"disk-fill":       {on: theStream, inject: fillDisk},
 	"consumer-delete": {on: theStream, inject: deleteConsumer},

@@ -164,9 +164,6 @@ func (l *lab) sufferEach(ctx context.Context, o options, r *result) error {
 		if err := l.inject(ctx, f); err != nil {
 			return err
 		}
-		if faults[f.Kind].quiet {
-			continue // recovered from when all is drained
-		}
 		start := time.Now()
 		if err := l.flow(ctx, o.recovery); err != nil {
 			return fmt.Errorf("after %s: %w", f.Kind, err)
