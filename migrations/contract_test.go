@@ -113,6 +113,18 @@ func TestOutbox_RefusesABadRow(t *testing.T) {
 	}
 }
 
+func TestOutbox_RefusesWhatTheStatementAsks(t *testing.T) {
+	t.Parallel()
+	db := testenv.Database(t)
+	const insert = `INSERT INTO jetbox.outbox (subject, payload) VALUES ('jobs.a', '1')`
+	for code, sql := range map[string]string{
+		"25006": `DO 'BEGIN SET LOCAL transaction_read_only = on; ` + strings.ReplaceAll(insert, "'", "''") + `; END'`,
+		"42P10": insert + ` ON CONFLICT (message_id) DO NOTHING`, // no index says that an ID is new
+	} {
+		refuses(t, db, code, "", sql)
+	}
+}
+
 func TestOutbox_AcceptsTheLimits(t *testing.T) {
 	t.Parallel()
 	db := testenv.Database(t)
@@ -121,6 +133,13 @@ func TestOutbox_AcceptsTheLimits(t *testing.T) {
 		"explicit NULLs": `INSERT INTO jetbox.outbox (subject, payload, payload_bytes, content_type, key, headers, message_id)
 			VALUES ('jobs.a', '1', NULL, NULL, NULL, NULL, NULL)`,
 		"explicit NULL payload": `INSERT INTO jetbox.outbox (subject, payload, payload_bytes) VALUES ('jobs.a', NULL, '')`,
+		"zero byte by escape":   `INSERT INTO jetbox.outbox (subject, payload) VALUES ('jobs.a', '"\u0000"')`,
+		"half a surrogate pair": `INSERT INTO jetbox.outbox (subject, payload) VALUES ('jobs.a', '"\ud800"')`,
+		"number beyond numeric": `INSERT INTO jetbox.outbox (subject, payload) VALUES ('jobs.a', '1e400000')`,
+		"numbers long in jsonb": `INSERT INTO jetbox.outbox (subject, payload) VALUES ('jobs.a', ('[' || repeat('1e131071,', 199) || '1]')::json)`,
+		"a name twice":          `INSERT INTO jetbox.outbox (subject, payload) VALUES ('jobs.a', '{"a": 1, "a": 2}')`,
+		"a message ID twice":    `INSERT INTO jetbox.outbox (subject, payload, message_id) SELECT 'jobs.a', '1', '01890a5d-ac96-774b-bcce-b302099a8057' FROM generate_series(1, 2)`,
+		"ON CONFLICT":           `INSERT INTO jetbox.outbox (subject, payload) VALUES ('jobs.a', '1') ON CONFLICT DO NOTHING`,
 		"JSON null":             `INSERT INTO jetbox.outbox (subject, payload) VALUES ('jobs.a', 'null')`,
 		"16 tokens":             `INSERT INTO jetbox.outbox (subject, payload) VALUES (repeat('a.', 15) || 'a', '1')`,
 		"200 bytes of subject":  `INSERT INTO jetbox.outbox (subject, payload) VALUES (repeat('a', 200), '1')`,

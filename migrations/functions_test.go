@@ -47,6 +47,7 @@ func TestSchedule_RefusesATimeThatNeverComes(t *testing.T) {
 	refuses(t, db, checkViolation, "run_at_is_a_finite_time", `SELECT jetbox.schedule('jobs.a', '1', run_at => 'infinity')`)
 	refuses(t, db, checkViolation, "run_at_is_a_finite_time", `SELECT jetbox.schedule('jobs.a', '1', run_at => '-infinity')`)
 	refuses(t, db, "23502", "", `SELECT jetbox.schedule('jobs.a', '1', run_at => NULL)`)
+	refuses(t, db, "22008", "", `SELECT jetbox.schedule('jobs.a', '1', run_at => '300000-01-01')`)
 	refuses(t, db, checkViolation, payloads, `SELECT jetbox.schedule('jobs.a', NULL)`)
 }
 
