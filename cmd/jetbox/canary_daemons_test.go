@@ -13,11 +13,12 @@ import (
 	"github.com/jetboxhq/jetbox/internal/localenv"
 )
 
-// secretly is an installation whose passwords are all the canary, and work.
+// secretly is an installation whose passwords are all the canary, and work. Its
+// handler fails with the canary for a DETAIL, where Postgres quotes rows.
 func secretly(t *testing.T) (installation, *localenv.NATS) {
 	t.Helper()
 	i, nats := install(t, brokenYAML+"relay: {lease: 2s}\n"), testenv.OwnNATS(t, login("jetbox", canary))
-	execute(t, i.db, brokenSQL)
+	execute(t, i.db, strings.Replace(brokenSQL, `'{}';`, `'{}' USING DETAIL = '`+canary+`';`, 1))
 	role := "jetbox_canary_" + i.prefix
 	execute(t, i.db, fmt.Sprintf(`CREATE ROLE %s SUPERUSER LOGIN PASSWORD '%s'`, role, canary))
 	t.Cleanup(func() { _, _ = i.db.Exec(context.Background(), `DROP ROLE `+role) })
