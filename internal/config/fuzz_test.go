@@ -5,8 +5,7 @@ import (
 	"testing"
 )
 
-// Another library's parser panicked on a document that is empty and hung on
-// others.
+// With another library a second document that was empty made jetbox panic.
 func FuzzLoad_TakesAFileOrNamesItsMistakes(f *testing.F) {
 	for _, text := range []string{
 		whole, "--- a\n---", "\xde\xc5\"\\u00\n'\n---", "a: &a [*a, {<<: *a}]\n? b\n: |+2\n  c\n",
