@@ -16,10 +16,11 @@ type autoRoute struct {
 	plain plainRoute
 	bulk  []*timedRoute
 	turn  int
-	// doubt is how many messages must go by the plain route first: on a replicated
-	// stream, fast-ingest acknowledges a duplicate whose original is only in flight
-	// (nats-server 2.15.2), and what a session before this one sent may be that.
-	doubt int
+	// doubt is how many new messages must go by the plain route first, and fresh how
+	// many have: on a replicated stream, fast-ingest acknowledges a duplicate whose
+	// original is only in flight (nats-server 2.15.2), and what a session before
+	// this one sent may be that. A duplicate that plain acknowledges is stored.
+	doubt, fresh int
 }
 
 const (
@@ -29,9 +30,8 @@ const (
 	bulkSize = 64
 	// exploreEvery is how often the costlier bulk route gets another chance.
 	exploreEvery = 256
-	// doubtful bounds what an earlier session can have had in flight: the batches
-	// in its pipeline, and one more.
-	doubtful = 5 * batchRows
+	// doubtful is what an earlier session can have had without an ack.
+	doubtful = fastWindow + plainWindow
 )
 
 // timedRoute remembers what a message costs by this route.
@@ -46,7 +46,8 @@ type timedRoute struct {
 const trials = 3
 
 func newAutoRoute(nc *nats.Conn, js jetstream.JetStream, cfg jetstream.StreamConfig) (*autoRoute, error) {
-	a := &autoRoute{plain: plainRoute{js}}
+	a := &autoRoute{}
+	a.plain = plainRoute{js, &a.fresh}
 	if cfg.AllowBatchPublish {
 		fast, err := newFastRoute(nc)
 		if err != nil {
@@ -73,8 +74,7 @@ func (a *autoRoute) String() string {
 
 func (a *autoRoute) publish(ctx context.Context, msgs []*nats.Msg) (int, uint64, error) {
 	switch {
-	case a.doubt > 0:
-		a.doubt -= len(msgs)
+	case a.fresh < a.doubt:
 		return a.plain.publish(ctx, msgs)
 	case len(msgs) >= bulkSize && len(a.bulk) > 0:
 		r, n := a.pick(len(msgs))

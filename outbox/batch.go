@@ -7,9 +7,9 @@ import (
 	"github.com/jetboxhq/jetbox/internal/deadletter"
 )
 
-// A batch is published together and is one row of the ledger: enough messages
-// that the wait for its last ack hardly counts, and few enough bytes that several
-// batches in flight stay small.
+// A batch is published together and is one row of the ledger: at most so many
+// messages that the wait for its last ack hardly counts, and few enough bytes that
+// several batches in flight stay small.
 const (
 	batchRows  = 8000
 	batchBytes = 4 << 20
@@ -34,10 +34,6 @@ func (b *batch) add(r row) {
 	b.size += r.size()
 }
 
-func (b *batch) full() bool {
-	return len(b.rows) >= batchRows || b.size >= batchBytes
-}
-
 func (b *batch) lastID() int64 {
 	return b.rows[len(b.rows)-1].id
 }
@@ -45,12 +41,12 @@ func (b *batch) lastID() int64 {
 // split cuts the rows of one poll, which brought the relay from p to snapshot
 // to, into batches. Sorting by id, never by xid, keeps the order per key: a
 // transaction that waits for another's row lock draws its id after it.
-func split(rows []row, p position, to snapshot) []*batch {
+func split(rows []row, p position, to snapshot, full func(*batch) bool) []*batch {
 	slices.SortFunc(rows, func(a, b row) int { return cmp.Compare(a.id, b.id) })
 	batches := []*batch{{replay: p.replay}}
 	for _, r := range rows {
 		last := batches[len(batches)-1]
-		if last.full() {
+		if full(last) {
 			last.after = p.within(to, last.lastID())
 			last = &batch{replay: p.replay}
 			batches = append(batches, last)

@@ -87,7 +87,7 @@ func routeOn(t testing.TB, nc *nats.Conn, js jetstream.JetStream, name string) r
 	t.Helper()
 	switch name {
 	case "plain":
-		return plainRoute{js}
+		return plainRoute{js: js}
 	case "atomic":
 		return atomicRoute{js}
 	}

@@ -20,6 +20,7 @@ type publisher struct {
 	maxPayload int64
 	generation int
 	lease      *lease
+	pace       *pace
 	m          *metrics
 }
 
@@ -38,7 +39,7 @@ func newPublisher(ctx context.Context, nc *nats.Conn, declared []jetstream.Strea
 	if err != nil {
 		return nil, fmt.Errorf("open jetstream: %w", err)
 	}
-	p := &publisher{plain: plainRoute{js}, maxPayload: nc.MaxPayload()}
+	p := &publisher{plain: plainRoute{js: js}, maxPayload: nc.MaxPayload()}
 	for _, cfg := range declared {
 		s, err := js.Stream(ctx, cfg.Name)
 		if err != nil {
@@ -77,7 +78,9 @@ func (p *publisher) publish(ctx context.Context, b *batch) error {
 		}
 		b.streams[t.name] = t.state
 	}
-	p.m.publishedBatch(b, time.Since(start))
+	took := time.Since(start)
+	p.pace.learn(len(b.rows), took)
+	p.m.publishedBatch(b, took)
 	return nil
 }
 

@@ -31,6 +31,7 @@ type reader struct {
 	at   position
 	out  chan<- *batch
 	bell doorbell
+	pace *pace
 	m    *metrics
 
 	sending  func() // called before each batch is sent
@@ -92,7 +93,7 @@ func (r *reader) sendPoll(ctx context.Context, f polled) error {
 		r.caughtUp()
 		return nil
 	}
-	for _, b := range split(f.rows, from, f.snap) {
+	for _, b := range split(f.rows, from, f.snap, r.pace.full) {
 		if err := r.send(ctx, b); err != nil {
 			return err
 		}

@@ -62,7 +62,10 @@ var noFirstAck = jetstreamext.BatchFlowControl{AckTimeout: ackTimeout}
 
 // plainRoute publishes one message at a time to any server, with many in flight:
 // but never two of one key, so that no failure can reorder a key.
-type plainRoute struct{ js jetstream.JetStream }
+type plainRoute struct {
+	js    jetstream.JetStream
+	fresh *int // counts the messages that the stream did not have; nil where nobody asks
+}
 
 // plainWindow is how many messages may be in flight.
 const plainWindow = 256
@@ -110,6 +113,9 @@ func (p plainRoute) publishTogether(ctx context.Context, msgs []*nats.Msg) (stor
 			return i, seq, fmt.Errorf("publish: %w", ackErr)
 		}
 		seq = max(seq, ack.Sequence)
+		if p.fresh != nil && !ack.Duplicate {
+			*p.fresh++
+		}
 	}
 	if err != nil {
 		err = fmt.Errorf("publish: %w", err)

@@ -219,9 +219,9 @@ func (s *session) stages(ctx context.Context) (rd *reader, pub *publisher, led *
 	if pub, err = newPublisher(ctx, s.nc, s.cfg.Streams); err != nil {
 		return nil, nil, nil, err
 	}
-	pub.generation, pub.lease, pub.m = led.generation, s.lease, s.m
+	pub.generation, pub.lease, pub.pace, pub.m = led.generation, s.lease, newPace(), s.m
 	rd = &reader{
-		from: &table{conn: readConn}, at: at, m: s.m, sending: s.sending, caughtUp: s.caughtUp,
+		from: &table{conn: readConn}, at: at, pace: pub.pace, m: s.m, sending: s.sending, caughtUp: s.caughtUp,
 		bell: doorbell{conn: readConn, fallback: s.cfg.FallbackPoll, m: s.m},
 	}
 	return rd, pub, led, nil

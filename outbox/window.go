@@ -73,7 +73,7 @@ func (r *reader) chunk(ctx context.Context, to int64) (n int, cut bool, err erro
 	b := &batch{replay: r.at.replay}
 	n, cut, err = r.from.chunk(ctx, r.at, to, func(one row) error {
 		b.add(one)
-		if !b.full() {
+		if !r.pace.full(b) {
 			return nil
 		}
 		full := b
