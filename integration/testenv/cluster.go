@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"testing"
@@ -19,11 +20,12 @@ func Cluster(t testing.TB) []*server.Server {
 		routes[i] = &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", port)}
 	}
 	servers := make([]*server.Server, len(ports))
+	name := fmt.Sprintf("test%x", rand.Uint64()) // strangers' servers do not join
 	for i, port := range ports {
 		servers[i] = startMember(t, &server.Options{
 			ServerName: fmt.Sprintf("n%d", i), Host: "127.0.0.1", Port: server.RANDOM_PORT,
 			JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true,
-			Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port},
+			Cluster: server.ClusterOpts{Name: name, Host: "127.0.0.1", Port: port},
 			Routes:  routes,
 		})
 	}
@@ -49,17 +51,24 @@ func startMember(t testing.TB, o *server.Options) *server.Server {
 	return s
 }
 
-// freePorts are free at this moment; another process could take one.
+// freePorts are below those that the system gives to clients: one of those could
+// be taken before the server listens.
 func freePorts(t testing.TB, n int) []int {
 	t.Helper()
-	ports := make([]int, n)
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	const first, last = 10_000, 30_000
+	var ports []int
+	for range 1000 {
+		if len(ports) == n {
+			return ports
+		}
+		port := first + rand.IntN(last-first)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
-			t.Fatalf("testenv: free port: %v", err)
+			continue // somebody has it
 		}
 		defer l.Close()
-		ports[i] = l.Addr().(*net.TCPAddr).Port
+		ports = append(ports, port)
 	}
-	return ports
+	t.Fatalf("testenv: no %d free ports from %d to %d", n, first, last)
+	return nil
 }
