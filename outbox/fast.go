@@ -3,6 +3,7 @@ package outbox
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -21,7 +22,6 @@ type fastRoute struct {
 	nc      *nats.Conn
 	inbox   string
 	replies chan *nats.Msg
-	batches uint64
 }
 
 const (
@@ -56,10 +56,11 @@ func (f *fastRoute) publish(ctx context.Context, msgs []*nats.Msg) (stored int, 
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, 2*ackTimeout, errAckTimeout)
 	defer cancel()
-	f.batches++
-	b := &fastBatch{route: f, prefix: f.inbox + "." + strconv.FormatUint(f.batches, 10) + "."}
+	// The server knows a batch by this token alone: one that another session left
+	// open under the same would go on instead.
+	b := &fastBatch{route: f, prefix: f.inbox + "." + rand.Text() + "."}
 	if err := b.send(ctx, msgs); err != nil {
-		return b.stored(), b.seq, fmt.Errorf("fast batch: %w", err)
+		return min(b.stored(), len(msgs)), b.seq, fmt.Errorf("fast batch: %w", err)
 	}
 	return len(msgs), b.seq, nil
 }
@@ -108,7 +109,7 @@ func (b *fastBatch) finish(ctx context.Context, n int) error {
 			return err
 		}
 	}
-	if b.count < n {
+	if b.count != n {
 		return fmt.Errorf("the server stored %d of %d", b.count, n)
 	}
 	return nil
