@@ -172,6 +172,12 @@ func TestWorker_RefusesAConsumerThatBreaksItsPromises(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	contains(t, "error", e.refused(t), "AckPolicy", "DeliverPolicy", "MaxDeliver 7", "HeadersOnly", e.stream)
+}
+
+// refused runs a worker that must refuse its consumer, and returns its error.
+func (e *env) refused(t *testing.T) string {
+	t.Helper()
 	w, err := inbox.NewWorker(e.db, e.dial, e.config(), e.effect("n"))
 	if err != nil {
 		t.Fatal(err)
@@ -180,7 +186,7 @@ func TestWorker_RefusesAConsumerThatBreaksItsPromises(t *testing.T) {
 	if !errors.Is(err, inbox.ErrConsumer) {
 		t.Fatalf("Run = %v, want ErrConsumer", err)
 	}
-	contains(t, "error", err.Error(), "AckPolicy", "DeliverPolicy", "MaxDeliver 7", "HeadersOnly", e.stream)
+	return err.Error()
 }
 
 func TestWorker_NamesTheFixWhenConsumersOfAWorkQueueOverlap(t *testing.T) {
@@ -191,15 +197,7 @@ func TestWorker_NamesTheFixWhenConsumersOfAWorkQueueOverlap(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	w, err := inbox.NewWorker(e.db, e.dial, e.config(), e.effect("n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = w.Run(t.Context())
-	if !errors.Is(err, inbox.ErrConsumer) {
-		t.Fatalf("Run = %v, want ErrConsumer", err)
-	}
-	contains(t, "error", err.Error(), "a work queue gives each message to one consumer", "FilterSubjects")
+	contains(t, "error", e.refused(t), "a work queue gives each message to one consumer", "FilterSubjects")
 }
 
 func TestWorker_BringsItsConsumerToShape(t *testing.T) {

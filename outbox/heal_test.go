@@ -196,15 +196,7 @@ func TestRelay_ConfirmsWithTheInboxWhatTheStreamDropped(t *testing.T) {
 			l.relay(func(c *outbox.RelayConfig) { c.ConfirmConsumer, c.ConfirmGrace = "w", tt.grace })
 			l.insert(0, 10)
 			l.waitCaughtUp()
-			c, err := l.js.CreateConsumer(t.Context(), l.stream.Name, jetstream.ConsumerConfig{Durable: "w", AckPolicy: jetstream.AckExplicitPolicy})
-			if err != nil {
-				t.Fatal(err)
-			}
-			l.process(c, 4)
-			s, err := l.js.Stream(t.Context(), l.stream.Name)
-			if err != nil {
-				t.Fatal(err)
-			}
+			c, s := l.processFour()
 			if err := tt.lose(l, s); err != nil {
 				t.Fatal(err)
 			}
@@ -219,6 +211,22 @@ func TestRelay_ConfirmsWithTheInboxWhatTheStreamDropped(t *testing.T) {
 	}
 }
 
+// processFour makes the consumer w, plays its worker for four messages, and returns
+// it with the stream.
+func (l *lab) processFour() (jetstream.Consumer, jetstream.Stream) {
+	l.t.Helper()
+	c, err := l.js.CreateConsumer(l.t.Context(), l.stream.Name, jetstream.ConsumerConfig{Durable: "w", AckPolicy: jetstream.AckExplicitPolicy})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.process(c, 4)
+	s, err := l.js.Stream(l.t.Context(), l.stream.Name)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return c, s
+}
+
 // A consumer under load is never idle: what lies below its ack floor is compared.
 func TestRelay_ConfirmsWhileTheConsumerHasMuchLeft(t *testing.T) {
 	t.Parallel()
@@ -228,15 +236,7 @@ func TestRelay_ConfirmsWhileTheConsumerHasMuchLeft(t *testing.T) {
 	l.waitCaughtUp()
 	l.insert(7, 3) // these stay
 	l.waitCaughtUp()
-	c, err := l.js.CreateConsumer(t.Context(), l.stream.Name, jetstream.ConsumerConfig{Durable: "w", AckPolicy: jetstream.AckExplicitPolicy})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.process(c, 4)
-	s, err := l.js.Stream(t.Context(), l.stream.Name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, s := l.processFour()
 	if err := s.Purge(t.Context(), jetstream.WithPurgeSequence(8)); err != nil {
 		t.Fatal(err)
 	}
