@@ -123,7 +123,7 @@ func settingRules() []settingRule {
 		{"statement_timeout", below(10_000), Warning, "a large batch may never finish", "ALTER ROLE CURRENT_USER SET statement_timeout = '60s'"},
 		{"idle_in_transaction_session_timeout", below(30_000), Warning, "a handler that waits for the outside loses its transaction", "ALTER ROLE CURRENT_USER SET idle_in_transaction_session_timeout = '60s'"},
 		{"lock_timeout", below(1_000), Warning, "a worker gives up where it should wait for its turn", "ALTER ROLE CURRENT_USER RESET lock_timeout"},
-		{"session_replication_role", is("replica"), Error, "the outbox's triggers do not run: nobody wakes the relay", "ALTER ROLE CURRENT_USER RESET session_replication_role"},
+		{"session_replication_role", is("replica"), Error, "the outbox's trigger does not run: rows that break its rules get in", "ALTER ROLE CURRENT_USER RESET session_replication_role"},
 	}
 }
 
