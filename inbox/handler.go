@@ -34,7 +34,7 @@ type setFunc func(ctx context.Context, tx pgx.Tx, ds []*delivery) error
 // with R as its JSON result, and belongs to the worker, which shares it between
 // many messages. A fn that fails is undone, with the few that ran before it since
 // a savepoint: those run again, and the message that failed is retried in a
-// transaction of its own.
+// transaction apart from first deliveries.
 //
 // T is decoded from JSON; a T of []byte or json.RawMessage gets the bytes.
 func HandleTx[T, R any](subject string, fn func(ctx context.Context, tx pgx.Tx, msg Message[T]) (R, error)) Handler {

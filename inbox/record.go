@@ -71,17 +71,14 @@ FROM unnest($2::uuid[], $3::date[], $4::text[], $5::text[]) AS k (id, day, subje
 // errDuplicate reports a message whose effects are already committed.
 var errDuplicate = errors.New("already processed")
 
-// record writes the IDs and results of ds as part of tx.
+// record writes the IDs and results of ds as part of tx, in place of their
+// attempts.
 func record(ctx context.Context, tx pgx.Tx, consumer string, ds []*delivery) error {
-	_, err := tx.Exec(ctx, recordSQL, recordArgs(consumer, ds)...)
-	return recorded(err)
-}
-
-// recordRetried records d, whose attempts are history then.
-func recordRetried(ctx context.Context, tx pgx.Tx, consumer string, d *delivery) error {
 	var b pgx.Batch
-	b.Queue(recordSQL, recordArgs(consumer, []*delivery{d})...)
-	b.Queue(forgetSQL, consumer, []pgtype.UUID{d.id()})
+	b.Queue(recordSQL, recordArgs(consumer, ds)...)
+	if again := withHistory(ds); len(again) > 0 {
+		b.Queue(forgetSQL, consumer, ids(again))
+	}
 	return recorded(tx.SendBatch(ctx, &b).Close())
 }
 
@@ -110,20 +107,27 @@ func recorded(err error) error {
 const unfinished = "the worker died, or lost Postgres, during this attempt"
 
 const attemptsSQL = `
-SELECT coalesce(max(attempt), 0), coalesce(bool_or(error = $3), false)
-FROM jetbox.failed_attempt WHERE message_id = $1 AND consumer = $2`
+SELECT message_id, max(attempt), bool_or(error = $3)
+FROM jetbox.failed_attempt WHERE consumer = $1 AND message_id = ANY ($2::uuid[])
+GROUP BY message_id`
 
-// askAttempts queues the question how many attempts at d are on record, and
-// whether one of them was not survived.
-func askAttempts(b *pgx.Batch, consumer string, d *delivery, answer func(n int, suspect bool)) {
-	b.Queue(attemptsSQL, d.id(), consumer, unfinished).QueryRow(func(row pgx.Row) error {
+// askAttempts queues the question how many attempts at ds are on record, and
+// whether one of them was not survived. The answer is in ds.
+func askAttempts(b *pgx.Batch, consumer string, ds []*delivery) {
+	byID := make(map[uuid.UUID]*delivery, len(ds))
+	for _, d := range ds {
+		d.attempt, d.suspect = 1, false
+		byID[d.env.ID] = d
+	}
+	b.Queue(attemptsSQL, consumer, ids(ds), unfinished).Query(func(rows pgx.Rows) error {
+		var id uuid.UUID
 		var n int
 		var suspect bool
-		if err := row.Scan(&n, &suspect); err != nil {
-			return err
-		}
-		answer(n, suspect)
-		return nil
+		_, err := pgx.ForEachRow(rows, []any{&id, &n, &suspect}, func() error {
+			byID[id].attempt, byID[id].suspect = n+1, suspect
+			return nil
+		})
+		return err
 	})
 }
 
@@ -194,11 +198,7 @@ const forgetSQL = `DELETE FROM jetbox.failed_attempt WHERE consumer = $1 AND mes
 
 // forget removes the attempts at messages that are done or dead.
 func forget(ctx context.Context, db executor, consumer string, ds []*delivery) error {
-	ids := make([]pgtype.UUID, len(ds))
-	for i, d := range ds {
-		ids[i] = d.id()
-	}
-	if _, err := db.Exec(ctx, forgetSQL, consumer, ids); err != nil {
+	if _, err := db.Exec(ctx, forgetSQL, consumer, ids(ds)); err != nil {
 		return fmt.Errorf("forget attempts: %w", err)
 	}
 	return nil

@@ -149,10 +149,10 @@ func TestHandler_HasLimitsOfItsOwn(t *testing.T) {
 	}
 	cfg := e.config()
 	cfg.HandlerTimeout = time.Hour
-	e.start(cfg, inbox.Handle(e.subject("slow"), wait).Limit(inbox.Limits{MaxAttempts: 2, Timeout: 20 * time.Millisecond}))
+	e.start(cfg, inbox.Handle(e.subject("slow"), wait).Limit(inbox.Limits{MaxAttempts: 2, Timeout: time.Second}))
 	id := e.publish("slow", "")
 	e.eventuallySettled()
-	contains(t, "reason", e.letter(id).Reason, "attempt 2 of 2", "handler timeout after 20ms")
+	contains(t, "reason", e.letter(id).Reason, "attempt 2 of 2", "handler timeout after 1s")
 	_, err := inbox.NewWorker(e.db, e.dial, cfg, inbox.Handle("a", wait).Limit(inbox.Limits{MaxAttempts: -1, Timeout: -1}))
 	if err == nil {
 		t.Fatal("NewWorker took limits below zero")
