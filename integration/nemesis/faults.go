@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 )
 
 // on is what a kind of fault strikes.
@@ -17,6 +18,7 @@ const (
 	aLink
 	aPostgresLink // of a daemon that commits
 	thePostgres
+	theClock // of Postgres
 	theStream
 )
 
@@ -24,8 +26,9 @@ const (
 // again, and what it returns besides is that nothing was broken at all.
 type kind struct {
 	on       on
-	servers  int  // how many the lab must have; 0 for any number
-	unorders bool // takes messages from the stream, so that its order cannot be judged
+	servers  int           // how many the lab must have; 0 for any number
+	unorders bool          // takes messages from the stream, so that its order cannot be judged
+	longest  time.Duration // zero means the plan's
 	inject   func(ctx context.Context, l *lab, f fault) error
 }
 
@@ -57,10 +60,17 @@ var faults = map[string]kind{
 	"pg-hold-xmin": {on: thePostgres, inject: holdTransaction(holdXminSQL)},
 	"pg-lock":      {on: thePostgres, inject: holdTransaction(lockSQL)},
 
-	"link-cut":        {on: aLink, inject: cutLink},
+	"clock-forward": {on: theClock, inject: shiftClock(10 * time.Minute)},
+	"clock-back":    {on: theClock, inject: shiftClock(-10 * time.Minute)},
+	"clock-jump":    {on: theClock, inject: shiftClock(30*time.Second, -30*time.Second)},
+
+	"route-cut":  {on: aServer, servers: 3, inject: cutLinks},
+	"route-hole": {on: aServer, servers: 3, longest: election, inject: holeLinks},
+
+	"link-cut":        {on: aLink, inject: cutLinks},
 	"link-slow":       {on: aLink, inject: slowLink},
 	"link-slice":      {on: aLink, inject: sliceLink},
-	"link-hole":       {on: aLink, inject: holeLink},
+	"link-hole":       {on: aLink, inject: holeLinks},
 	"link-half-hole":  {on: aLink, inject: halfHoleLink},
 	"commit-not-sent": {on: aPostgresLink, inject: loseCommits(toServer)},
 	"commit-unheard":  {on: aPostgresLink, inject: loseCommits(toClient)},

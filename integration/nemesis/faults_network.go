@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/jetboxhq/jetbox/internal/proxy"
@@ -13,11 +14,31 @@ const (
 	toClient = proxy.ToClient
 )
 
-// cutLink breaks every connection of the link, again and again.
-func cutLink(ctx context.Context, l *lab, f fault) error {
+// election is longer than a cluster needs to see that its leader is gone and to
+// have another.
+const election = 12 * time.Second
+
+// struck are the links that f strikes: one, or all routes of a server.
+func (l *lab) struck(f fault) (links []*proxy.Proxy) {
+	for name, p := range l.links {
+		from, to, _ := strings.Cut(name, "→")
+		route := l.servers[from] != nil
+		if name == f.Target || route && (from == f.Target || to == f.Target) {
+			links = append(links, p)
+		}
+	}
+	return links
+}
+
+// cutLinks breaks every connection, again and again.
+func cutLinks(ctx context.Context, l *lab, f fault) error {
 	for end := time.Now().Add(f.For); time.Now().Before(end); {
-		l.links[f.Target].Cut()
-		wait.Sleep(ctx, 300*time.Millisecond)
+		for _, p := range l.struck(f) {
+			p.Cut()
+		}
+		if !wait.Sleep(ctx, 300*time.Millisecond) {
+			return nil
+		}
 	}
 	return nil
 }
@@ -36,16 +57,19 @@ func sliceLink(ctx context.Context, l *lab, f fault) error {
 	return nil
 }
 
-// holeLink swallows what flows either way, without an end of the connections;
+// holeLinks swallows what flows either way, without an end of the connections;
 // they die when it heals, as after a partition longer than their patience.
-func holeLink(ctx context.Context, l *lab, f fault) error {
-	p := l.links[f.Target]
-	p.Hold(proxy.ToServer)
-	p.Hold(proxy.ToClient)
+func holeLinks(ctx context.Context, l *lab, f fault) error {
+	for _, p := range l.struck(f) {
+		p.Hold(proxy.ToServer)
+		p.Hold(proxy.ToClient)
+	}
 	wait.Sleep(ctx, f.For)
-	p.Cut()
-	p.Release(proxy.ToServer)
-	p.Release(proxy.ToClient)
+	for _, p := range l.struck(f) {
+		p.Cut()
+		p.Release(proxy.ToServer)
+		p.Release(proxy.ToClient)
+	}
 	return nil
 }
 

@@ -56,13 +56,16 @@ func open(ctx context.Context, p plan, dir string, bin binaries, g *errgroup.Gro
 		http: &http.Client{Timeout: 5 * time.Second}, acks: acks{at: map[uint64]time.Time{}},
 	}
 	var err error
-	if l.postgres, err = startPostgres(ctx, dir); err != nil {
+	if l.postgres, err = startPostgres(ctx, dir, p.Clock); err != nil {
 		return l, err
 	}
 	if err := l.addServers(ctx); err != nil {
 		return l, err
 	}
 	if err := l.addLinks(); err != nil {
+		return l, err
+	}
+	if err := l.configureServers(); err != nil {
 		return l, err
 	}
 	for _, p := range l.links {
@@ -100,18 +103,26 @@ const direct = "nemesis→postgres"
 
 func (l *lab) addLinks() error {
 	for _, name := range append(l.plan.linkNames(), direct) {
-		_, to, _ := strings.Cut(name, "→")
-		target := l.postgres.host()
-		if s := l.servers[to]; s != nil {
-			target = s.addr
-		}
-		p, err := proxy.Listen(target)
+		p, err := proxy.Listen(l.end(name))
 		if err != nil {
 			return err
 		}
 		l.links[name] = p
 	}
 	return nil
+}
+
+// end is where a link leads to.
+func (l *lab) end(name string) string {
+	from, to, _ := strings.Cut(name, "→")
+	switch s := l.servers[to]; {
+	case s == nil:
+		return l.postgres.host()
+	case l.servers[from] != nil:
+		return s.routes
+	default:
+		return s.addr
+	}
 }
 
 // brokers lists the servers as a client reaches them: a daemon through its links.

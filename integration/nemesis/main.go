@@ -51,6 +51,9 @@ func nemesis(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if faketime() == "" {
+		fmt.Println("libfaketime is not installed: no clock is shifted")
+	}
 	o := options{bin: bin, recovery: *recovery, verbose: *verbose}
 	series := series{first: *seed, runs: *seeds, parallel: *parallel, duration: *duration, out: os.Stdout}
 	if *planted != "" {

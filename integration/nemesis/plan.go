@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -26,6 +27,7 @@ type plan struct {
 	Servers   int  // of NATS: 1 or 3
 	SyncEach  bool // NATS syncs each message
 	WorkQueue bool // else the stream keeps everything, and its order can be judged
+	Clock     bool // Postgres has a clock that can be shifted
 	Faults    []fault
 }
 
@@ -42,11 +44,12 @@ func newPlan(seed uint64, duration time.Duration) plan {
 	if r.IntN(3) == 0 {
 		p.Servers, p.SyncEach = 3, false
 	}
+	p.Clock = r.IntN(4) == 0
 	kinds := p.kinds()
 	for at := time.Duration(0); at < duration; at += between(r, shortest, 1500*time.Millisecond) {
 		kind := kinds[r.IntN(len(kinds))]
 		targets := p.targets(kind)
-		f := fault{At: at, For: between(r, shortest, longest), Kind: kind, Target: targets[r.IntN(len(targets))]}
+		f := fault{At: at, For: between(r, shortest, cmp.Or(faults[kind].longest, longest)), Kind: kind, Target: targets[r.IntN(len(targets))]}
 		f.For = min(f.For, duration-at)
 		if p.fits(f) {
 			p.Faults = append(p.Faults, f)
@@ -58,21 +61,30 @@ func newPlan(seed uint64, duration time.Duration) plan {
 // eachFault is one fault of every kind, one after the other. Three servers have
 // only those that they make different.
 func eachFault(servers int, workQueue bool) plan {
-	p := plan{Servers: servers, WorkQueue: workQueue}
+	p := plan{Servers: servers, WorkQueue: workQueue, Clock: servers == 1}
 	for _, kind := range p.kinds() {
 		if on := faults[kind].on; servers > 1 && on != aServer && on != theStream {
 			continue
 		}
-		p.Faults = append(p.Faults, fault{For: time.Second, Kind: kind, Target: p.targets(kind)[0]})
+		p.Faults = append(p.Faults, fault{For: cmp.Or(faults[kind].longest, time.Second), Kind: kind, Target: p.targets(kind)[0]})
 	}
 	return p
 }
+
+// withoutClock is the plan for a machine on which no clock can be shifted.
+func (p plan) withoutClock() plan {
+	p.Clock = false
+	p.Faults = slices.DeleteFunc(slices.Clone(p.Faults), shiftsClock)
+	return p
+}
+
+func shiftsClock(f fault) bool { return faults[f.Kind].on == theClock }
 
 // kinds are the names of the faults that a lab of this shape can have, sorted.
 func (p plan) kinds() []string {
 	var names []string
 	for name, k := range faults {
-		if (k.servers == 0 || k.servers == p.Servers) && (p.WorkQueue || !k.unorders) {
+		if (k.servers == 0 || k.servers == p.Servers) && (p.WorkQueue || !k.unorders) && (p.Clock || k.on != theClock) {
 			names = append(names, name)
 		}
 	}
@@ -94,6 +106,8 @@ func (p plan) targets(kind string) []string {
 		return []string{link("worker-1", "postgres"), link("worker-2", "postgres"), link("api", "postgres")}
 	case thePostgres:
 		return []string{"postgres"}
+	case theClock:
+		return []string{"clock"}
 	default:
 		return []string{"stream"}
 	}
@@ -124,7 +138,7 @@ func (p plan) serverNames() []string {
 }
 
 func (p plan) linkNames() []string {
-	var names []string
+	names := p.routeNames()
 	for _, d := range daemonNames {
 		for _, server := range append([]string{"postgres"}, p.serverNames()...) {
 			names = append(names, link(d, server))
@@ -133,7 +147,20 @@ func (p plan) linkNames() []string {
 	return append(names, link("producers", "postgres"))
 }
 
-// link names the way from a daemon to a server.
+// routeNames are the ways between the servers of a cluster.
+func (p plan) routeNames() []string {
+	var names []string
+	for _, from := range p.serverNames() {
+		for _, to := range p.serverNames() {
+			if from != to {
+				names = append(names, link(from, to))
+			}
+		}
+	}
+	return names
+}
+
+// link names the way from a process to a server.
 func link(from, to string) string { return from + "→" + to }
 
 var daemonNames = []string{"relay-1", "relay-2", "worker-1", "worker-2", "api"}

@@ -47,6 +47,9 @@ func (r result) failed() bool {
 // run is one run: warm-up, faults, heal, drain, check. An error is a run that
 // could not be held; violations are in the result.
 func run(ctx context.Context, p plan, o options) (result, error) {
+	if faketime() == "" {
+		p = p.withoutClock()
+	}
 	dir, err := os.MkdirTemp("", "jetbox-nemesis-")
 	if err != nil {
 		return result{}, err
@@ -216,7 +219,7 @@ func (l *lab) tally(ctx context.Context, r *result) (err error) {
 
 func (p plan) text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d, %d nats-server, sync_interval always %t, work queue %t\n", p.Seed, p.Servers, p.SyncEach, p.WorkQueue)
+	fmt.Fprintf(&b, "seed %d, %d nats-server, sync_interval always %t, work queue %t, clock %t\n", p.Seed, p.Servers, p.SyncEach, p.WorkQueue, p.Clock)
 	for _, f := range p.Faults {
 		fmt.Fprintln(&b, f)
 	}

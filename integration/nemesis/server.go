@@ -21,8 +21,9 @@ import (
 // server is a nats-server as a process of its own.
 type server struct {
 	*daemon
-	addr  string
-	store string
+	addr   string
+	routes string // where it hears the other servers
+	store  string
 }
 
 const serverConfig = `
@@ -35,11 +36,14 @@ jetstream {
 }
 %s`
 
+// clusterConfig has no server reached by others than its peers' own links to it:
+// what they tell one another about a third one leads nowhere.
 const clusterConfig = `
 cluster {
 	name: nemesis
 	listen: %s
 	no_advertise: true
+	advertise: "127.0.0.1:1"
 	routes: [%s]
 }
 `
@@ -47,27 +51,13 @@ cluster {
 // fileStore is what the disk of a server holds: little enough to be filled.
 const fileStore = "96MB"
 
-func (l *lab) addServers(ctx context.Context) error {
-	names := l.plan.serverNames()
-	routes := make([]string, len(names))
-	for i := range names {
-		var err error
-		if routes[i], err = freeAddr(ctx); err != nil {
+func (l *lab) addServers(ctx context.Context) (err error) {
+	for _, name := range l.plan.serverNames() {
+		s := &server{store: l.path(name)}
+		if s.addr, err = freeAddr(ctx); err != nil {
 			return err
 		}
-	}
-	for i, name := range names {
-		addr, err := freeAddr(ctx)
-		if err != nil {
-			return err
-		}
-		cluster := ""
-		if len(names) > 1 {
-			cluster = fmt.Sprintf(clusterConfig, routes[i], "nats://"+strings.Join(routes, ", nats://"))
-		}
-		s := &server{addr: addr, store: l.path(name)}
-		text := fmt.Sprintf(serverConfig, name, addr, s.store, fileStore, l.syncInterval(), cluster)
-		if err := os.WriteFile(l.path(name+".conf"), []byte(text), 0o600); err != nil {
+		if s.routes, err = freeAddr(ctx); err != nil {
 			return err
 		}
 		s.daemon = &daemon{Process: &process.Process{
@@ -76,6 +66,31 @@ func (l *lab) addServers(ctx context.Context) error {
 		l.servers[name] = s
 	}
 	return nil
+}
+
+// configureServers comes after the links, which the servers' routes go through.
+func (l *lab) configureServers() error {
+	for name, s := range l.servers {
+		text := fmt.Sprintf(serverConfig, name, s.addr, s.store, fileStore, l.syncInterval(), l.clusterOf(name))
+		if err := os.WriteFile(l.path(name+".conf"), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clusterOf is empty for a server alone.
+func (l *lab) clusterOf(name string) string {
+	var urls []string
+	for _, route := range l.plan.routeNames() {
+		if strings.HasPrefix(route, link(name, "")) {
+			urls = append(urls, "nats://"+l.links[route].Addr())
+		}
+	}
+	if urls == nil {
+		return ""
+	}
+	return fmt.Sprintf(clusterConfig, l.servers[name].routes, strings.Join(urls, ", "))
 }
 
 func (l *lab) syncInterval() string {
@@ -111,6 +126,7 @@ func (s *server) older() string { return s.store + ".older" }
 // postgres is a private server that can be crashed and started again.
 type postgres struct {
 	dir   string
+	env   []string
 	first string // URL of the first start; later ones have other ports
 
 	mu sync.Mutex
@@ -121,12 +137,19 @@ type postgres struct {
 // has not flushed.
 var postgresSettings = []string{"wal_writer_delay=10s", "track_commit_timestamp=on", "checkpoint_timeout=1h", "log_min_messages=warning"}
 
-func startPostgres(ctx context.Context, dir string) (*postgres, error) {
-	p, err := localenv.StartPostgres(ctx, dir, postgresSettings...)
-	if err != nil {
+func startPostgres(ctx context.Context, dir string, clock bool) (_ *postgres, err error) {
+	p := &postgres{dir: dir}
+	if clock {
+		p.env = p.clockEnv()
+		if err := p.shift(0); err != nil {
+			return nil, err
+		}
+	}
+	if p.p, err = localenv.StartPostgresIn(ctx, dir, p.env, postgresSettings...); err != nil {
 		return nil, err
 	}
-	return &postgres{dir: dir, first: p.URL(), p: p}, nil
+	p.first = p.p.URL()
+	return p, nil
 }
 
 // crash kills the postmaster with sig, and then calls then while it is away.
@@ -155,7 +178,7 @@ func (p *postgres) start(ctx context.Context, links map[string]*proxy.Proxy) err
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	err := until(ctx, time.Minute, func(ctx context.Context) (bool, error) {
-		started, err := localenv.StartPostgres(ctx, p.dir, postgresSettings...)
+		started, err := localenv.StartPostgresIn(ctx, p.dir, p.env, postgresSettings...)
 		if err == nil {
 			p.p = started
 		}

@@ -107,7 +107,7 @@ func (c cluster) run(ctx context.Context, bin string, user *syscall.Credential) 
 	}
 	defer func() { _ = log.Close() }() // the child has its own
 	cmd := exec.Command(filepath.Join(bin, "postgres"), c.arguments(port)...)
-	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = c.data(), serverEnv(), log, log
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = c.data(), append(serverEnv(), c.env...), log, log
 	cmd.SysProcAttr = childAttr(user)
 	child, err := startChild(cmd)
 	if err != nil {

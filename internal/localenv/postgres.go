@@ -43,7 +43,13 @@ type Postgres struct {
 // Settings are "name=value", as in postgresql.conf. Without any, durability is
 // as safe as Postgres makes it.
 func StartPostgres(ctx context.Context, dir string, settings ...string) (*Postgres, error) {
-	p, err := installed().start(ctx, dir, settings)
+	return StartPostgresIn(ctx, dir, nil, settings...)
+}
+
+// StartPostgresIn is StartPostgres with variables, "NAME=value", in the
+// environment of an installed server, which has none of ours.
+func StartPostgresIn(ctx context.Context, dir string, env []string, settings ...string) (*Postgres, error) {
+	p, err := installed().start(ctx, dir, env, settings)
 	if err != nil {
 		return nil, fmt.Errorf("localenv: postgres: %w", err)
 	}
@@ -64,11 +70,12 @@ func (p *Postgres) Stop() error {
 	return nil
 }
 
-func (f finder) start(ctx context.Context, dir string, settings []string) (*Postgres, error) {
+func (f finder) start(ctx context.Context, dir string, env, settings []string) (*Postgres, error) {
 	c, unlock, err := openCluster(dir, settings)
 	if err != nil {
 		return nil, err
 	}
+	c.env = env
 	p, err := f.startCluster(ctx, c)
 	if err != nil {
 		return nil, errors.Join(err, unlock())
@@ -99,6 +106,7 @@ func (f finder) startCluster(ctx context.Context, c cluster) (*Postgres, error) 
 type cluster struct {
 	dir      string // absolute, without symbolic links
 	password string
+	env      []string // besides serverEnv
 	settings []string
 }
 

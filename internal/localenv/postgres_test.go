@@ -175,7 +175,7 @@ func TestPostgres_SaysWhyItDoesNotStart(t *testing.T) {
 
 func TestPostgres_SaysWhatHelpsWhereThereIsNone(t *testing.T) {
 	t.Parallel()
-	_, err := finder{lookPath: nowhere}.start(t.Context(), t.TempDir(), nil)
+	_, err := finder{lookPath: nowhere}.start(t.Context(), t.TempDir(), nil, nil)
 	if !errors.Is(err, ErrNoPostgres) {
 		t.Fatalf("start = %v, want ErrNoPostgres", err)
 	}
@@ -192,7 +192,7 @@ func TestPostgres_DoesNotLeaveItsDataForAnEmptyServer(t *testing.T) {
 	stop(t, start(t, dir))
 	f := installed()
 	f.lookPath, f.patterns = onlyDocker, nil
-	if _, err := f.start(t.Context(), dir, nil); err == nil || !strings.Contains(err.Error(), "needs the programs of PostgreSQL") {
+	if _, err := f.start(t.Context(), dir, nil, nil); err == nil || !strings.Contains(err.Error(), "needs the programs of PostgreSQL") {
 		t.Errorf("start without the programs = %v, want a refusal", err)
 	}
 }
