@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jetboxhq/jetbox/integration/testenv"
+	"github.com/jetboxhq/jetbox/internal/process"
 	"github.com/jetboxhq/jetbox/internal/proxy"
 )
 
@@ -40,70 +41,87 @@ func (l *lab) hold(sql string) (release func()) {
 	return release
 }
 
+// many is how many messages a relay has in hand when it is killed.
+const many = 500
+
 func TestRelay_LosesNothingWhenKilledBetweenAnyTwoSteps(t *testing.T) {
 	t.Parallel()
-	const n = 500
 	for name, crash := range map[string]func(*lab){
-		"after the poll, before the publish": func(l *lab) {
-			link, broker := l.proxy()
-			relay := l.start("relay", "relay", broker)
-			l.eventually(1, leadingSQL)
-			link.Hold(proxy.ToServer)
-			l.insert(0, n)
-			l.eventually(1, leadingSQL+` AND state = 'idle' AND query_start > (SELECT min(created_at) FROM jetbox.outbox)`)
-			l.kill(relay, link)
-			if got := l.waiting(); got != 0 {
-				l.t.Errorf("%d messages were published through a held link", got)
-			}
-		},
-		"after the publish, before the ack": func(l *lab) {
-			link, broker := l.proxy()
-			relay := l.start("relay", "relay", broker)
-			l.eventually(1, leadingSQL)
-			link.Hold(proxy.ToClient)
-			l.insert(0, n)
-			// The fast route sends no second message before it has heard of the first.
-			testenv.Eventually(l.t, "messages in the stream", func() bool { return l.waiting() > 0 })
-			l.kill(relay, link)
-		},
-		"after the ack, before the record": func(l *lab) {
-			link, broker := l.proxy()
-			relay := l.start("relay", "relay", broker)
-			l.eventually(1, leadingSQL)
-			release := l.hold(`LOCK TABLE jetbox.relay_batch IN EXCLUSIVE MODE`)
-			l.insert(0, n)
-			l.eventually(1, blockedSQL)
-			l.kill(relay, link)
-			l.eventually(0, terminateSQL)
-			release()
-			if got := l.count(`SELECT count(*) FROM jetbox.relay_batch`); got != 0 {
-				l.t.Errorf("%d batches were recorded", got)
-			}
-		},
-		"after the record, before its reply": func(l *lab) {
-			link, broker := l.proxy()
-			relay := l.start("relay", "relay", broker)
-			l.insert(0, 1) // so that the statement is prepared
-			l.eventually(1, `SELECT count(*) FROM jetbox.relay_batch`)
-			release := l.hold(`LOCK TABLE jetbox.relay_batch IN EXCLUSIVE MODE`)
-			l.insert(1, n-1)
-			l.eventually(1, blockedSQL)
-			l.kill(relay, link)
-			release() // the backend does not know yet that nobody is listening
-			l.eventually(2, `SELECT count(*) FROM jetbox.relay_batch`)
-		},
+		"after the poll, before the publish": killBeforePublish,
+		"after the publish, before the ack":  killBeforeAck,
+		"after the ack, before the record":   killBeforeRecord,
+		"after the record, before its reply": killBeforeReply,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			l := newLab(t)
 			crash(l)
-			l.insert(n, 10)
+			l.insert(many, 10)
 			l.start("relay", "relay-again", testenv.NATSURL(t))
 			l.start("worker", "worker", testenv.NATSURL(t))
-			l.handled(n + 10)
+			l.handled(many + 10)
 		})
 	}
 }
+
+// leading is a relay behind a link, that has come to polling.
+func (l *lab) leading() (*process.Process, *proxy.Proxy) {
+	l.t.Helper()
+	link, broker := l.proxy()
+	relay := l.start("relay", "relay", broker)
+	l.eventually(1, leadingSQL)
+	return relay, link
+}
+
+func killBeforePublish(l *lab) {
+	relay, link := l.leading()
+	link.Hold(proxy.ToServer)
+	l.insert(0, many)
+	l.eventually(1, leadingSQL+` AND state = 'idle' AND query_start > (SELECT min(created_at) FROM jetbox.outbox)`)
+	l.kill(relay, link)
+	if got := l.waiting(); got != 0 {
+		l.t.Errorf("%d messages were published through a held link", got)
+	}
+}
+
+func killBeforeAck(l *lab) {
+	relay, link := l.leading()
+	link.Hold(proxy.ToClient)
+	l.insert(0, many)
+	// The fast route sends no second message before it has heard of the first.
+	testenv.Eventually(l.t, "messages in the stream", func() bool { return l.waiting() > 0 })
+	l.kill(relay, link)
+}
+
+func killBeforeRecord(l *lab) {
+	relay, link := l.leading()
+	release := l.hold(lockLedgerSQL)
+	l.insert(0, many)
+	l.eventually(1, blockedSQL)
+	l.kill(relay, link)
+	l.eventually(0, terminateSQL)
+	release()
+	if got := l.count(batchesSQL); got != 0 {
+		l.t.Errorf("%d batches were recorded", got)
+	}
+}
+
+func killBeforeReply(l *lab) {
+	relay, link := l.leading()
+	l.insert(0, 1) // so that the statement is prepared
+	l.eventually(1, batchesSQL)
+	release := l.hold(lockLedgerSQL)
+	l.insert(1, many-1)
+	l.eventually(1, blockedSQL)
+	l.kill(relay, link)
+	release() // the backend does not know yet that nobody is listening
+	l.eventually(2, batchesSQL)
+}
+
+const (
+	lockLedgerSQL = `LOCK TABLE jetbox.relay_batch IN EXCLUSIVE MODE`
+	batchesSQL    = `SELECT count(*) FROM jetbox.relay_batch`
+)
 
 // blockHandlerSQL makes the handler wait for a lock, in the middle of its transaction.
 const blockHandlerSQL = `
@@ -192,7 +210,7 @@ func TestRelay_ThatWasFrozenIsFencedWhenItThaws(t *testing.T) {
 	l.eventually(0, `SELECT count(*) FROM jetbox.outbox_status WHERE state <> 'sent'`)
 
 	// Frozen with rows in hand: its ledger row waits for our lock.
-	release := l.hold(`LOCK TABLE jetbox.relay_batch IN EXCLUSIVE MODE`)
+	release := l.hold(lockLedgerSQL)
 	l.insert(100, 100)
 	l.eventually(1, blockedSQL)
 	if err := frozen.Signal(syscall.SIGSTOP); err != nil {

@@ -104,12 +104,7 @@ func TestRelay_CarriesARowOfAnASPNETServiceToAPlainClient(t *testing.T) {
 // plainClient reads the first message of the stream JOBS.
 func plainClient(t *testing.T, url string) jetstream.Msg {
 	t.Helper()
-	nc, err := nats.Connect(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
+	js, err := jetstream.New(testenv.Dial(t, url))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,12 +72,7 @@ func TestUp_HealsAPurgeByItself(t *testing.T) {
 	for range 3 {
 		succeed(t, v, "send", "jobs.echo", "1")
 	}
-	nc, err := nats.Connect(broker)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	purge(t, nc, "JOBS", 3)
+	purge(t, testenv.Dial(t, broker), "JOBS", 3)
 	succeed(t, v, "resume")
 	testenv.Eventually(t, "three results", func() bool {
 		return strings.Contains(succeed(t, v, "status", "--json"), `"processed":3`)

@@ -13,7 +13,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/jetboxhq/jetbox/integration/testenv"
-	"github.com/jetboxhq/jetbox/internal/localenv"
 )
 
 // tlsServer is a Postgres of the test's own that shows a certificate.
@@ -26,23 +25,13 @@ type tlsServer struct {
 
 func startTLSServer(t *testing.T) tlsServer {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("starts a Postgres of its own")
-	}
 	dir := t.TempDir()
-	p, err := localenv.StartPostgres(t.Context(), dir)
-	if err != nil {
-		t.Skipf("no Postgres can be had: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := p.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	p := testenv.OwnPostgres(t, dir)
 	s := tlsServer{t: t, data: filepath.Join(dir, "postgres")}
 	if _, err := os.Stat(s.data); err != nil {
 		t.Skipf("Postgres runs elsewhere (%s): %v", p.Origin(), err)
 	}
+	var err error
 	if s.url, err = url.Parse(p.URL()); err != nil {
 		t.Fatal(err)
 	}

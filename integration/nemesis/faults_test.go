@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/jetboxhq/jetbox/integration/testenv"
 	"github.com/jetboxhq/jetbox/internal/proxy"
 )
 
@@ -91,12 +92,7 @@ func greet(t *testing.T, nc *nats.Conn, text string) {
 
 func dial(t *testing.T, l *lab, server string) *nats.Conn {
 	t.Helper()
-	nc, err := nats.Connect("nats://"+l.servers[server].addr, nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	return nc
+	return testenv.Dial(t, "nats://"+l.servers[server].addr, nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1))
 }
 
 // openLab is servers and links, without daemons.

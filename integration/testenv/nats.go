@@ -18,7 +18,13 @@ import (
 // NATS returns a connection to the shared server, closed when the test ends.
 func NATS(t testing.TB) *nats.Conn {
 	t.Helper()
-	nc, err := nats.Connect(NATSURL(t))
+	return Dial(t, NATSURL(t))
+}
+
+// Dial returns a connection to the server at url, closed when the test ends.
+func Dial(t testing.TB, url string, opts ...nats.Option) *nats.Conn {
+	t.Helper()
+	nc, err := nats.Connect(url, opts...)
 	if err != nil {
 		t.Fatalf("testenv: connect: %v", err)
 	}

@@ -55,6 +55,25 @@ type database struct {
 	err      error
 }
 
+// OwnPostgres returns an installed server that only this test has, with its data
+// in dir. The test is skipped where there is none, and with -short.
+func OwnPostgres(t testing.TB, dir string) *localenv.Postgres {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("starts a Postgres of its own")
+	}
+	p, err := localenv.StartPostgres(t.Context(), dir)
+	if err != nil {
+		t.Skipf("no Postgres can be had: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := p.Stop(); err != nil {
+			t.Errorf("testenv: %v", err)
+		}
+	})
+	return p
+}
+
 func startPostgres(ctx context.Context) (*database, closer, error) {
 	url, origin, stop, err := findPostgres(ctx)
 	if err != nil {

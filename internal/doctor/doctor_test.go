@@ -189,11 +189,7 @@ func TestPostgres_FindsClocksThatDiffer(t *testing.T) {
 // jets returns an installation's configuration on a server, as the relay makes it.
 func jets(t *testing.T, url string) (*nats.Conn, jetstream.JetStream, doctor.Config) {
 	t.Helper()
-	nc, err := nats.Connect(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
+	nc := testenv.Dial(t, url)
 	js, err := jetstream.New(nc)
 	if err != nil {
 		t.Fatal(err)

@@ -13,7 +13,6 @@ import (
 
 	"github.com/jetboxhq/jetbox/integration/testenv"
 	"github.com/jetboxhq/jetbox/internal/doctor"
-	"github.com/jetboxhq/jetbox/internal/localenv"
 )
 
 // pooler answers as PgBouncer does: with a process ID of its own making.
@@ -44,15 +43,8 @@ func TestPostgres_FindsAPoolerInBetween(t *testing.T) {
 // A server with a standby.signal waits for a primary, and answers queries.
 func TestPostgres_FindsAStandby(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("starts a Postgres of its own")
-	}
 	dir := t.TempDir()
-	p, err := localenv.StartPostgres(t.Context(), dir)
-	if err != nil {
-		t.Skipf("no Postgres can be had: %v", err)
-	}
-	if err := p.Stop(); err != nil {
+	if err := testenv.OwnPostgres(t, dir).Stop(); err != nil {
 		t.Fatal(err)
 	}
 	data, err := filepath.Glob(filepath.Join(dir, "*", "PG_VERSION"))
@@ -62,15 +54,7 @@ func TestPostgres_FindsAStandby(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(filepath.Dir(data[0]), "standby.signal"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if p, err = localenv.StartPostgres(t.Context(), dir); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	cfg, err := pgx.ParseConfig(p.URL())
+	cfg, err := pgx.ParseConfig(testenv.OwnPostgres(t, dir).URL())
 	if err != nil {
 		t.Fatal(err)
 	}
