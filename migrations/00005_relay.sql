@@ -35,6 +35,7 @@ CREATE TABLE jetbox.relay_lease (
 	only_one   boolean     PRIMARY KEY DEFAULT true CHECK (only_one),
 	epoch      bigint      NOT NULL,
 	owner      text        NOT NULL,
+	renewed_at timestamptz NOT NULL DEFAULT 'epoch',
 	expires_at timestamptz NOT NULL
 ) WITH (fillfactor = 10);
 INSERT INTO jetbox.relay_lease (epoch, owner, expires_at) VALUES (0, '', 'epoch');

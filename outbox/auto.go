@@ -16,11 +16,13 @@ type autoRoute struct {
 	plain plainRoute
 	bulk  []*timedRoute
 	turn  int
-	// doubt is how many new messages must go by the plain route first, and fresh how
-	// many have: on a replicated stream, fast-ingest acknowledges a duplicate whose
+	// doubt is how many new messages must not go by fast-ingest at first, and fresh
+	// how many have not: on a replicated stream it acknowledges a duplicate whose
 	// original is only in flight (nats-server 2.15.2), and what a session before
-	// this one sent may be that. A duplicate that plain acknowledges is stored.
+	// this one sent may be that. A duplicate that plain acknowledges is stored, and
+	// one in an atomic batch is refused.
 	doubt, fresh int
+	atomic       route // nil where the stream takes no atomic batches
 }
 
 const (
@@ -32,6 +34,9 @@ const (
 	exploreEvery = 256
 	// doubtful is what an earlier session can have had without an ack.
 	doubtful = fastWindow + plainWindow
+	// doubtRows is how many messages in doubt share an atomic batch: one duplicate
+	// among them, and they go one by one.
+	doubtRows = 256
 )
 
 // timedRoute remembers what a message costs by this route.
@@ -59,7 +64,8 @@ func newAutoRoute(nc *nats.Conn, js jetstream.JetStream, cfg jetstream.StreamCon
 		}
 	}
 	if cfg.AllowAtomicPublish {
-		a.bulk = append(a.bulk, &timedRoute{route: atomicRoute{js}})
+		a.atomic = atomicRoute{js}
+		a.bulk = append(a.bulk, &timedRoute{route: a.atomic})
 	}
 	return a, nil
 }
@@ -75,12 +81,26 @@ func (a *autoRoute) String() string {
 func (a *autoRoute) publish(ctx context.Context, msgs []*nats.Msg) (int, uint64, error) {
 	switch {
 	case a.fresh < a.doubt:
-		return a.plain.publish(ctx, msgs)
+		return a.publishDoubtful(ctx, msgs[:min(len(msgs), doubtRows)])
 	case len(msgs) >= bulkSize && len(a.bulk) > 0:
 		r, n := a.pick(len(msgs))
 		return r.publish(ctx, msgs[:n])
 	}
 	return a.plain.publish(ctx, msgs)
+}
+
+// publishDoubtful stores msgs by no way that acknowledges what is only in flight.
+func (a *autoRoute) publishDoubtful(ctx context.Context, msgs []*nats.Msg) (int, uint64, error) {
+	if a.atomic == nil || len(msgs) < bulkSize {
+		return a.plain.publish(ctx, msgs)
+	}
+	n, seq, err := a.atomic.publish(ctx, msgs)
+	if classify(err) == wholeBatch {
+		dropBatchHeaders(msgs)
+		return a.plain.publish(ctx, msgs)
+	}
+	a.fresh += n
+	return n, seq, err
 }
 
 // pick returns the cheapest route for n messages or, for only a few of them, one

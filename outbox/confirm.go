@@ -89,13 +89,14 @@ func (c *confirmation) settled(ctx context.Context, js jetstream.JetStream) (s s
 	return s, nil
 }
 
-// batchesSQL is the next batches that are old enough to be confirmed, without
-// those that a replay covers: they come again in a later batch.
+// batchesSQL is the next batches that are old enough to be confirmed, or of a time
+// to come, since when the clock was set back; without those that a replay covers:
+// they come again in a later batch.
 const batchesSQL = `
 SELECT b.seq, coalesce(b.first_id, 0), coalesce(b.last_id, 0), b.streams ? @stream,
 	coalesce((b.streams->@stream->>'last_seq')::bigint, 0)
 FROM jetbox.relay_batch b
-WHERE b.seq > @seq AND b.published_at < @before
+WHERE b.seq > @seq AND (b.published_at < @before OR b.published_at > clock_timestamp())
 	AND NOT EXISTS (SELECT FROM jetbox.relay_batch r WHERE r.seq > b.seq AND r.rewound_to < b.seq)
 ORDER BY b.seq
 LIMIT 50`

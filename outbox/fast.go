@@ -67,14 +67,13 @@ func (f *fastRoute) publish(ctx context.Context, msgs []*nats.Msg) (stored int, 
 
 // fastBatch is one batch in flight.
 type fastBatch struct {
-	route   *fastRoute
-	prefix  string
-	started bool
-	ended   bool
-	acked   int    // first messages that are stored for certain
-	count   int    // what the terminal ack says is stored
-	seq     uint64 // the stream's, from the terminal ack
-	err     error  // what the server said is wrong
+	route  *fastRoute
+	prefix string
+	ended  bool
+	acked  int    // first messages that are stored for certain
+	count  int    // what the terminal ack says is stored
+	seq    uint64 // the stream's, from the terminal ack
+	err    error  // what the server said is wrong
 }
 
 func (b *fastBatch) stored() int { return max(b.acked, b.count) }
@@ -93,7 +92,7 @@ func (b *fastBatch) send(ctx context.Context, msgs []*nats.Msg) error {
 		if err := b.route.nc.PublishMsg(m); err != nil {
 			return err
 		}
-		for !b.started || b.acked+fastWindow <= i+1 {
+		for b.acked+fastWindow <= i+1 {
 			if err := b.receive(ctx); err != nil {
 				return err
 			}
@@ -137,7 +136,6 @@ var ackPrefix = []byte(`{"type":"ack","seq":`)
 // reply reads what the server says. Acks are the hot path, and only digits.
 func (b *fastBatch) reply(data []byte) {
 	if digits, ok := bytes.CutPrefix(data, ackPrefix); ok {
-		b.started = true
 		n := 0
 		for _, c := range digits {
 			if c < '0' || c > '9' {
@@ -174,7 +172,6 @@ func (b *fastBatch) anomaly(data []byte) {
 	case r.Type == "gap" && b.err == nil:
 		b.err = fmt.Errorf("the server missed a message")
 	}
-	b.started = true
 	if r.Type == "" {
 		b.ended, b.count, b.seq = true, r.Count, r.Seq
 	}

@@ -116,6 +116,19 @@ func TestLease_GoesToAnotherOnlyWhenItEnds(t *testing.T) {
 	}
 }
 
+func TestLease_EndsThoughTheClockWasSetBack(t *testing.T) {
+	t.Parallel()
+	conn, _ := twoConns(t)
+	const ahead = `UPDATE jetbox.relay_lease SET owner = 'gone',
+		renewed_at = clock_timestamp() + interval '10 minutes', expires_at = clock_timestamp() + interval '10 minutes 4 seconds'`
+	if _, err := conn.Exec(t.Context(), ahead); err != nil {
+		t.Fatal(err)
+	}
+	if taken, err := (&lease{conn: conn, owner: "next", ttl: 4 * time.Second}).take(t.Context()); !taken || err != nil {
+		t.Errorf("take a lease of a clock that was ahead = %v, %v, want it at once", taken, err)
+	}
+}
+
 func TestLease_PassesAtOnceWhenItIsGivenBack(t *testing.T) {
 	t.Parallel()
 	a, b := twoConns(t)

@@ -55,10 +55,12 @@ func (l *lease) acquire(ctx context.Context, standingBy func()) error {
 	}
 }
 
+// takeLeaseSQL also takes a lease that was renewed in the future: the clock has
+// been set back since, and the lease would outlive its holder by as much.
 const takeLeaseSQL = `
 UPDATE jetbox.relay_lease
-SET epoch = epoch + 1, owner = @owner, expires_at = clock_timestamp() + @ttl
-WHERE expires_at <= clock_timestamp()
+SET epoch = epoch + 1, owner = @owner, renewed_at = clock_timestamp(), expires_at = clock_timestamp() + @ttl
+WHERE expires_at <= clock_timestamp() OR renewed_at > clock_timestamp() + @ttl
 RETURNING epoch`
 
 func (l *lease) take(ctx context.Context) (bool, error) {
@@ -98,7 +100,7 @@ type pulse struct {
 // keeps an idle relay quiet.
 const renewLeaseSQL = `
 UPDATE jetbox.relay_lease
-SET expires_at = clock_timestamp() + @ttl
+SET renewed_at = clock_timestamp(), expires_at = clock_timestamp() + @ttl
 WHERE epoch = @epoch AND owner = @owner
 RETURNING EXISTS (SELECT FROM jetbox.scheduled WHERE run_at <= now()), coalesce(paused_until > clock_timestamp(), false)`
 

@@ -10,14 +10,13 @@ import (
 // broker is slow and often away, only small batches get anywhere.
 type pace struct{ rows atomic.Int64 }
 
-const (
-	firstRows = 500
-	leastRows = 50
-)
+// leastRows is worth a round trip even where one takes a second; a session begins
+// with so many.
+const leastRows = 500
 
 func newPace() *pace {
 	p := &pace{}
-	p.rows.Store(firstRows)
+	p.rows.Store(leastRows)
 	return p
 }
 
@@ -30,9 +29,9 @@ func (p *pace) full(b *batch) bool {
 func (p *pace) learn(n int, took time.Duration) {
 	rows := p.rows.Load()
 	switch {
-	case took > 400*time.Millisecond:
+	case took > 1500*time.Millisecond:
 		p.rows.Store(max(min(rows, int64(n))/2, leastRows))
-	case took < 50*time.Millisecond && int64(n) >= rows:
+	case took < 400*time.Millisecond && int64(n) >= rows:
 		p.rows.Store(min(2*rows, batchRows))
 	}
 }

@@ -89,7 +89,7 @@ func (t *table) endWalk(ctx context.Context) error {
 const summarizeSQL = `SELECT jetbox.summarize_outbox($1)`
 
 // summarize makes the BRIN cover the child's newest pages: each chunk would
-// read all that it does not cover.
+// read all that it does not cover. The first one does, so as not to wait for it.
 func (t *table) summarize(ctx context.Context, lap int64) error {
 	if lap == t.summarized {
 		return nil
@@ -115,9 +115,6 @@ LIMIT $5`
 
 func (t *table) chunk(ctx context.Context, p position, to int64, each func(row) error) (n int, cut bool, err error) {
 	lap := lapOf(p.pos + 1)
-	if err := t.summarize(ctx, lap); err != nil {
-		return 0, false, err
-	}
 	rows, err := t.conn.Query(ctx, fmt.Sprintf(chunkSQL, lap%children), binaryFormat,
 		p.pos, to, p.prev.text, p.snap.text, chunkIDs)
 	if err != nil {
@@ -133,5 +130,5 @@ func (t *table) chunk(ctx context.Context, p position, to int64, each func(row) 
 	if err := rows.Err(); err != nil {
 		return n, false, fmt.Errorf("chunk: %w", err)
 	}
-	return n, n == chunkIDs, nil
+	return n, n == chunkIDs, t.summarize(ctx, lap)
 }

@@ -9,7 +9,9 @@ import (
 // memory for a transaction of ten million rows or a day of downtime. The ledger
 // row of each batch holds the place, so a restart resumes there.
 const (
-	chunkIDs = 20_000
+	chunkIDs = 3 * batchRows
+	// The first chunk is a small one: until it has been read, nothing is published.
+	firstIDs = 4000
 	// An empty chunk makes the next one larger, to cross the gaps that a jump of
 	// the sequence or a rollback leaves.
 	maxChunkIDs = 1 << 20
@@ -47,7 +49,7 @@ func (r *reader) walk(ctx context.Context) error {
 }
 
 func (r *reader) walkTo(ctx context.Context, end int64) error {
-	for step := int64(chunkIDs); r.at.pos < end; {
+	for step := int64(firstIDs); r.at.pos < end; {
 		lapEnd := (lapOf(r.at.pos+1)+1)<<childBits - 1
 		to := min(r.at.pos+step, lapEnd, end)
 		n, cut, err := r.chunk(ctx, to)
