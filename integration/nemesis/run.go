@@ -180,10 +180,10 @@ func (l *lab) sufferEach(ctx context.Context, o options, r *result) error {
 
 // flow waits until what is committed by now has been settled, while more comes.
 func (l *lab) flow(ctx context.Context, patience time.Duration) error {
-	var now time.Time
+	var now string
 	return until(ctx, patience, func(ctx context.Context) (bool, error) {
-		if now.IsZero() {
-			if err := l.db.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now); err != nil {
+		if now == "" {
+			if err := l.db.QueryRow(ctx, `SELECT pg_current_snapshot()::text`).Scan(&now); err != nil {
 				return false, err
 			}
 		}
@@ -193,7 +193,8 @@ func (l *lab) flow(ctx context.Context, patience time.Duration) error {
 }
 
 // unsettledBySQL leaves out what fails for good: that takes its attempts' time.
-const unsettledBySQL = unsettledSQL + ` AND t.kind <> 'poison' AND pg_xact_commit_timestamp(t.xmin) < $1`
+// What was committed by now is told by a snapshot, since clocks are shifted.
+const unsettledBySQL = unsettledSQL + ` AND t.kind <> 'poison' AND pg_visible_in_snapshot(t.xmin::text::xid8, $1::text::pg_snapshot)`
 
 // recover waits until nothing is on its way. What takes too long is a violation
 // by itself, and is then counted as lost or not.
