@@ -129,7 +129,7 @@ func runAlone(ctx context.Context, tx pgx.Tx, d *delivery) (*string, error) {
 		if d.handler.call != nil {
 			err = call(d.handler.limits.Timeout, func(ctx context.Context) error { return d.handler.call(ctx, own[0]) })
 		} else {
-			err = runHandler(call, tx, d.handler, own)
+			err = runHandler(call, tx, d.handler, own, 1)
 		}
 		return own[0].result, err
 	})

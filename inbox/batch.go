@@ -194,7 +194,7 @@ func (s *session) runSome(ctx context.Context, tx pgx.Tx, ds []*delivery, at *at
 	limit := s.caution.limit()
 	todo := fence(plan(ds, limit), limit)
 	p, err := protect(ctx, func(call caller) (*pass, error) {
-		p := &pass{tx: tx, call: call, at: at, todo: todo}
+		p := &pass{tx: tx, call: call, at: at, todo: todo, limit: limit}
 		return p, p.run(ctx, func() bool { return time.Since(start) > batchTime || s.isStopping() })
 	})
 	if err != nil {
@@ -257,8 +257,10 @@ func (s *session) settleFailed(ctx context.Context, ds []*delivery) error {
 }
 
 // runHandler calls h within tx, and checks how it leaves the transaction.
-func runHandler(call caller, tx pgx.Tx, h *Handler, ds []*delivery) error {
-	err := call(h.limits.Timeout, func(ctx context.Context) error { return h.inTransaction(ctx, handlerTx{tx}, ds) })
+func runHandler(call caller, tx pgx.Tx, h *Handler, ds []*delivery, limit int) error {
+	err := call(h.limits.Timeout, func(ctx context.Context) error {
+		return h.inTransaction(ctx, handlerTx{tx}, ds, limit)
+	})
 	if err != nil {
 		return err
 	}

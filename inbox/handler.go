@@ -20,6 +20,8 @@ type Handler struct {
 	runSet  setFunc
 	prepare func(context.Context, beginner) (setFunc, error)
 	call    func(ctx context.Context, d *delivery) error
+
+	fences bool // runSet makes savepoints
 }
 
 // beginner is a pool or a transaction.
@@ -27,7 +29,9 @@ type beginner interface {
 	Begin(ctx context.Context) (pgx.Tx, error)
 }
 
-type setFunc func(ctx context.Context, tx pgx.Tx, ds []*delivery) error
+// setFunc processes ds. One that fences makes a savepoint after each limit of
+// more than that.
+type setFunc func(ctx context.Context, tx pgx.Tx, ds []*delivery, limit int) error
 
 // HandleTx processes messages whose subject matches with fn. What fn writes
 // through tx happens exactly once: tx also records the message as processed,
@@ -57,7 +61,7 @@ func HandleTx[T, R any](subject string, fn func(ctx context.Context, tx pgx.Tx, 
 func HandleBatch[T, R any](subject string, fn func(ctx context.Context, tx pgx.Tx, msgs []Message[T]) ([]R, error)) Handler {
 	return Handler{
 		subject: subject, decode: decode[T],
-		runSet: func(ctx context.Context, tx pgx.Tx, ds []*delivery) error {
+		runSet: func(ctx context.Context, tx pgx.Tx, ds []*delivery, _ int) error {
 			msgs := make([]Message[T], len(ds))
 			for i, d := range ds {
 				msgs[i] = newMessage[T](d)
@@ -102,9 +106,9 @@ func Handle[T, R any](subject string, fn func(ctx context.Context, msg Message[T
 }
 
 // inTransaction is h as one function over messages.
-func (h *Handler) inTransaction(ctx context.Context, tx pgx.Tx, ds []*delivery) error {
+func (h *Handler) inTransaction(ctx context.Context, tx pgx.Tx, ds []*delivery, limit int) error {
 	if h.runSet != nil {
-		return h.runSet(ctx, tx, ds)
+		return h.runSet(ctx, tx, ds, limit)
 	}
 	return h.run(ctx, tx, ds[0]) // plan gives it one at a time
 }

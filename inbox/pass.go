@@ -19,6 +19,8 @@ type pass struct {
 	call caller
 	at   *atomic.Pointer[group] // what runs, for whoever is left when it never returns
 
+	limit int // of messages between two savepoints
+
 	todo   []*group // nil asks for a savepoint
 	ran    []*group
 	safe   int // how many of ran no later failure undoes
@@ -55,6 +57,9 @@ func (p *pass) step(ctx context.Context, g *group) error {
 	switch {
 	case err == nil:
 		p.ran = append(p.ran, g)
+		if g.fenced(p.limit) {
+			p.safe = len(p.ran)
+		}
 		return nil
 	case ctx.Err() != nil || p.lost(err):
 		return err
@@ -73,15 +78,19 @@ func (p *pass) try(g *group) (err error) {
 		}
 	}
 	p.at.Store(g)
-	if err = runHandler(p.call, p.tx, g.handler, g.own); err == nil {
+	if err = runHandler(p.call, p.tx, g.handler, g.own, p.limit); err == nil {
 		p.at.Store(nil)
 	}
 	return err
 }
 
+// errMoved reports a call that failed before the last savepoint it made.
+var errMoved = errors.New("after a savepoint")
+
 // lost reports an error that no savepoint can undo.
 func (p *pass) lost(err error) bool {
-	return p.tx.Conn().IsClosed() || p.tx.Conn().PgConn().TxStatus() == 'I' || transient(err)
+	conn := p.tx.Conn()
+	return conn.IsClosed() || conn.PgConn().TxStatus() == 'I' || transient(err) || errors.Is(err, errMoved)
 }
 
 // undo takes back what ran since the savepoint, to run again without g.
@@ -89,6 +98,11 @@ func (p *pass) undo(ctx context.Context, g *group, cause error) error {
 	if err := p.exec(ctx, undoSQL); err != nil {
 		return errors.Join(cause, err)
 	}
+	if e, told := errors.AsType[*memberError](cause); told && e.kept > 0 {
+		p.ran = append(p.ran, g.head(e.kept))
+		p.safe = len(p.ran)
+	}
+	p.limit = min(p.limit, careful)
 	redo := slices.Clone(p.ran[p.safe:])
 	for _, r := range redo {
 		r.again = true
@@ -133,17 +147,28 @@ type group struct {
 	other  *group // that is innocent if this one fails
 }
 
+// fenced says whether a call of g leaves a savepoint behind it.
+func (g *group) fenced(limit int) bool { return g.handler.fences && len(g.ds) > limit }
+
 // without returns what is to run of g after a call that failed with cause, and
 // the message whose failure it was, if that is known.
 func (g *group) without(cause error) (rest []*group, culprit *delivery) {
 	e, told := errors.AsType[*memberError](cause)
 	switch {
-	case told && e.index < len(g.ds):
-		return []*group{g.part(0, e.index), nil, g.part(e.index+1, len(g.ds)), nil}, g.own[e.index]
+	case told:
+		if others := slices.Concat(g.ds[e.kept:e.index], g.ds[e.index+1:]); len(others) > 0 {
+			rest = []*group{{handler: g.handler, ds: others, again: true}}
+		}
+		return rest, g.own[e.index]
 	case len(g.ds) == 1:
 		return nil, g.own[0]
 	}
 	return g.halves(), nil
+}
+
+// head is what ran of g before a savepoint.
+func (g *group) head(n int) *group {
+	return &group{handler: g.handler, ds: g.ds[:n], own: g.own[:n]}
 }
 
 // halves are g in two. If nothing fails in the first, the second is guilty.
@@ -154,32 +179,31 @@ func (g *group) halves() []*group {
 	return []*group{a, nil, b, nil}
 }
 
-// part is a group of its own, or nil for nothing.
+// part is a group of its own.
 func (g *group) part(from, to int) *group {
-	if from == to {
-		return nil
-	}
 	return &group{handler: g.handler, ds: g.ds[from:to], again: true}
 }
 
-// memberError tells which message of a call has failed.
+// memberError tells which message of a call has failed, and how many there are
+// before the last savepoint that the call made.
 type memberError struct {
-	index int
+	kept, index int
 	error
 }
 
 func (e *memberError) Unwrap() error { return e.error }
 
-// plan orders ds into calls of at most limit messages: as few as it takes for
-// handlers that take a set, while no message runs before an earlier one of its
-// key.
+// plan orders ds into calls of at most limit messages, or of any number where the
+// handler fences: as few as it takes for handlers that take a set, while no
+// message runs before an earlier one of its key.
 func plan(ds []*delivery, limit int) []*group {
 	var groups []*group
 	open := map[*Handler]int{} // the group that a handler's messages may join
 	latest := map[string]int{} // the last group with a message of the key
 	for _, d := range ds {
 		at, ok := open[d.handler]
-		if !ok || d.handler.runSet == nil || len(groups[at].ds) == limit || (d.env.Key != "" && at < latest[d.env.Key]) {
+		full := ok && len(groups[at].ds) == limit && !d.handler.fences
+		if !ok || d.handler.runSet == nil || full || (d.env.Key != "" && at < latest[d.env.Key]) {
 			at = len(groups)
 			groups = append(groups, &group{handler: d.handler})
 			open[d.handler] = at

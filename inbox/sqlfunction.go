@@ -39,9 +39,10 @@ func SQLFunctionAs(role, subject, function string) Handler {
 	return Handler{
 		subject: subject,
 		decode:  func(*delivery) (any, error) { return nil, nil },
+		fences:  true,
 		prepare: func(ctx context.Context, db beginner) (setFunc, error) {
-			sql, err := callSQL(ctx, db, role, function)
-			return sqlCall{sql, role}.run, err
+			c, err := newSQLCall(ctx, db, role, function)
+			return c.run, err
 		},
 	}
 }
@@ -53,32 +54,35 @@ SELECT p.oid::regproc::text, p.prorettype = 'void'::regtype, p.proretset OR p.pr
 	has_function_privilege(p.oid, 'EXECUTE'), current_user
 FROM (SELECT to_regprocedure($1 || '(jetbox.message)') AS oid) f LEFT JOIN pg_proc p ON p.oid = f.oid`
 
-// callSQL returns the statement by which role calls function for a set of
-// messages.
-func callSQL(ctx context.Context, db beginner, role, function string) (sql string, err error) {
+// sqlCall is a statement that calls a function for a set of messages, and whose
+// rights it has, if not the worker's.
+type sqlCall struct{ sql, role, worker string }
+
+func newSQLCall(ctx context.Context, db beginner, role, function string) (c sqlCall, err error) {
 	if !functionName.MatchString(function) {
-		return "", fmt.Errorf("%w %q: want name or schema.name", ErrFunction, function)
+		return c, fmt.Errorf("%w %q: want name or schema.name", ErrFunction, function)
 	}
+	c.role = role
 	err = pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
-		if err := allowedAs(ctx, tx, role, function); err != nil {
+		if c.worker, err = allowedAs(ctx, tx, role, function); err != nil {
 			return err
 		}
-		sql, err = findFunction(ctx, tx, function)
+		c.sql, err = findFunction(ctx, tx, function)
 		return err
 	})
-	return sql, err
+	return c, err
 }
 
-// allowedAs lets tx go on as role.
-func allowedAs(ctx context.Context, tx pgx.Tx, role, function string) error {
+// allowedAs lets tx go on as role, and says who it was.
+func allowedAs(ctx context.Context, tx pgx.Tx, role, function string) (worker string, err error) {
 	if role == "" {
-		return nil
+		return "", nil
 	}
-	_, err := setRole(ctx, tx, role, true)
+	err = tx.QueryRow(ctx, setRoleSQL, role, true).Scan(&worker, nil)
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return fmt.Errorf("%w %s, role %s: %s: GRANT the role TO the worker's login", ErrFunction, function, role, e.Message)
+		err = fmt.Errorf("%w %s, role %s: %s: GRANT the role TO the worker's login", ErrFunction, function, role, e.Message)
 	}
-	return err
+	return worker, err
 }
 
 func findFunction(ctx context.Context, tx pgx.Tx, function string) (string, error) {
@@ -118,72 +122,86 @@ FROM (
 	ORDER BY n OFFSET 0
 ) m`
 
-// sqlCall is a statement that callSQL made, and who is to run it.
-type sqlCall struct{ sql, role string }
+// run calls the function for all of ds, or for limit at a time with a savepoint
+// after each: all of that travels at once, and the server stops at the first
+// error.
+func (c sqlCall) run(ctx context.Context, tx pgx.Tx, ds []*delivery, limit int) error {
+	if err := c.prepare(ctx, tx); err != nil {
+		return err
+	}
+	var b pgx.Batch
+	for from := 0; from < len(ds); from += limit {
+		if err := c.queue(&b, ds[from:min(from+limit, len(ds))], from); err != nil {
+			return err
+		}
+		if len(ds) > limit {
+			b.Queue(savepointSQL)
+		}
+	}
+	err := tx.SendBatch(ctx, &b).Close()
+	if _, told := errors.AsType[*memberError](err); err != nil && !told && len(ds) > limit {
+		return fmt.Errorf("%w: %w", errMoved, err)
+	}
+	return err
+}
 
-func (c sqlCall) run(ctx context.Context, tx pgx.Tx, ds []*delivery) error {
+// prepare keeps the statement where an error does not take it out of pgx' cache,
+// if the pool's connections may have prepared statements at all.
+func (c sqlCall) prepare(ctx context.Context, tx pgx.Tx) error {
+	if tx.Conn().Config().DefaultQueryExecMode != pgx.QueryExecModeCacheStatement {
+		return nil
+	}
+	_, err := tx.Prepare(ctx, c.sql, c.sql)
+	return err
+}
+
+// queue asks for a call with ds, of which the first is the set's number from. An
+// error needs no way back to the worker's role: it undoes the change with
+// everything else.
+func (c sqlCall) queue(b *pgx.Batch, ds []*delivery, from int) error {
 	args, err := messageArgs(ds)
 	if err != nil {
 		return err
 	}
-	results, err := c.query(ctx, tx, args)
-	if err != nil {
-		return err
+	if c.role != "" {
+		b.Queue(setRoleSQL, c.role, true)
 	}
-	for i, d := range ds {
-		if d.result, err = checkResult(results[i]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// query runs the statement as its role, and goes on as the worker. An error
-// needs no way back: it undoes the change of role with everything else.
-func (c sqlCall) query(ctx context.Context, tx pgx.Tx, args []any) ([]*string, error) {
+	b.Queue(c.sql, args...).Query(func(rows pgx.Rows) error { return readResults(rows, ds, from) })
 	if c.role == "" {
-		return c.results(ctx, tx, args)
-	}
-	worker, err := setRole(ctx, tx, c.role, true)
-	if err != nil {
-		return nil, err
-	}
-	results, err := c.results(ctx, tx, args)
-	if err != nil {
-		return nil, err
+		return nil
 	}
 	// For the session: what a function set for that itself would outlive the
 	// transaction.
-	after, err := setRole(ctx, tx, worker, false)
-	if err == nil && after != c.role {
-		err = Permanent(fmt.Errorf("the function changed its role from %s to %s", c.role, after))
-	}
-	return results, err
+	b.Queue(setRoleSQL, c.worker, false).QueryRow(func(row pgx.Row) error {
+		var after string
+		err := row.Scan(&after, nil)
+		if err == nil && after != c.role {
+			err = Permanent(fmt.Errorf("the function changed its role from %s to %s", c.role, after))
+		}
+		return err
+	})
+	return nil
 }
 
-func (c sqlCall) results(ctx context.Context, tx pgx.Tx, args []any) ([]*string, error) {
-	rows, err := tx.Query(ctx, c.sql, args...)
-	if err != nil {
-		return nil, err
-	}
-	var results []*string
+// readResults notes the results of a call. An error comes after the rows of the
+// messages before the one that it is about.
+func readResults(rows pgx.Rows, ds []*delivery, from int) error {
+	n := 0
 	var result *string
-	_, err = pgx.ForEachRow(rows, []any{&result}, func() error { results = append(results, result); return nil })
-	if _, ok := errors.AsType[*pgconn.PgError](err); ok { // it came after the rows before it
-		err = &memberError{len(results), err}
+	_, err := pgx.ForEachRow(rows, []any{&result}, func() (err error) {
+		ds[n].result, err = checkResult(result)
+		n++
+		return err
+	})
+	if _, ok := errors.AsType[*pgconn.PgError](err); ok && n < len(ds) {
+		err = &memberError{from, from + n, err}
 	}
-	return results, err
+	return err
 }
 
+// setRoleSQL changes who a transaction is, for good or until its end, and says
+// who it was.
 const setRoleSQL = `SELECT current_user, set_config('role', $1, $2)`
-
-// setRole changes who tx is, for good or until its end, and says who it was.
-func setRole(ctx context.Context, tx pgx.Tx, role string, local bool) (before string, err error) {
-	if err := tx.QueryRow(ctx, setRoleSQL, role, local).Scan(&before, nil); err != nil {
-		return "", fmt.Errorf("role %s: %w", role, err)
-	}
-	return before, nil
-}
 
 func checkResult(result *string) (*string, error) {
 	if result != nil && len(*result) > maxResult {

@@ -22,7 +22,7 @@ import (
 
 func TestPlan_KeepsEachKeysOrderInAsFewCallsAsItTakes(t *testing.T) {
 	t.Parallel()
-	set := func(context.Context, pgx.Tx, []*delivery) error { return nil }
+	set := func(context.Context, pgx.Tx, []*delivery, int) error { return nil }
 	handlers := []*Handler{{subject: "a", runSet: set}, {subject: "b", runSet: set}, {subject: "one"}}
 	rapid.Check(t, func(t *rapid.T) {
 		ds := rapid.SliceOf(rapid.Custom(func(t *rapid.T) *delivery {
@@ -64,7 +64,7 @@ func ofKey(ds []*delivery, key string) (of []*delivery) {
 
 func TestPlan_JoinsWhatNothingKeepsApart(t *testing.T) {
 	t.Parallel()
-	set := func(context.Context, pgx.Tx, []*delivery) error { return nil }
+	set := func(context.Context, pgx.Tx, []*delivery, int) error { return nil }
 	a, b := &Handler{runSet: set}, &Handler{runSet: set}
 	var ds []*delivery
 	for i := range 100 { // created, paid, created, paid, each pair of its own key
