@@ -57,7 +57,9 @@ func (w *Worker) session(ctx, work context.Context) error {
 func (s *session) run(ctx, work context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	s.stopping = ctx.Done()
+	begin, halt := context.WithCancel(work)
+	defer halt()
+	s.stopping = begin.Done()
 	var lanes, keeper sync.WaitGroup
 	for i := range s.cfg.Concurrency {
 		lanes.Go(func() { s.lane(work, s.batches, i, s.cfg.BatchSize) })
@@ -73,11 +75,23 @@ func (s *session) run(ctx, work context.Context) error {
 		err = errSilent
 	}
 	stop(nil)
+	if err == nil {
+		s.finish(work)
+	}
+	halt()
 	s.giveBack(work, append(s.batches.empty(), s.calls.empty()...), 0)
 	lanes.Wait()
 	done()
 	keeper.Wait()
 	return errors.Join(err, s.flush())
+}
+
+// finish lets the lanes go through what is in hand, so that a stop redelivers
+// nothing, but not for long: other workers would begin it at once.
+func (s *session) finish(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.DrainTimeout/10)
+	defer cancel()
+	s.held.wait(ctx, func() bool { return len(s.held.all) == 0 })
 }
 
 // flush sends the last acknowledgements; without a connection they are

@@ -83,12 +83,12 @@ func TestWorker_ShowsWhatItsConsumerHolds(t *testing.T) {
 	cfg.AckWait, cfg.RetryDelay, cfg.Metrics = 300*time.Millisecond, time.Hour, reg
 	e.start(cfg, failing(e, func(context.Context, pgx.Tx, inbox.Message[[]byte]) error { return errTest }))
 	testenv.Eventually(t, "five messages that wait for another attempt", func() bool {
-		return gauge(t, reg, "jetstream_consumer_num_ack_pending") == 5 && gauge(t, reg, "jetstream_consumer_num_pending") == 0
+		return metric(t, reg, "jetstream_consumer_num_ack_pending") == 5 && metric(t, reg, "jetstream_consumer_num_pending") == 0
 	})
 }
 
-// gauge reads a metric that has one value; -1 is none.
-func gauge(t *testing.T, reg *prometheus.Registry, name string) float64 {
+// metric reads a gauge or counter that has one value; -1 is none.
+func metric(t *testing.T, reg *prometheus.Registry, name string) float64 {
 	t.Helper()
 	families, err := reg.Gather()
 	if err != nil {
@@ -96,7 +96,8 @@ func gauge(t *testing.T, reg *prometheus.Registry, name string) float64 {
 	}
 	for _, f := range families {
 		if f.GetName() == name {
-			return f.GetMetric()[0].GetGauge().GetValue()
+			m := f.GetMetric()[0]
+			return m.GetGauge().GetValue() + m.GetCounter().GetValue()
 		}
 	}
 	return -1

@@ -61,10 +61,10 @@ func NewWorker(db *pgxpool.Pool, dial Dialer, cfg WorkerConfig, handlers ...Hand
 	}, nil
 }
 
-// Run processes messages until ctx is done, then finishes what it has begun,
-// gives the rest back and returns nil. It returns an error only when carrying
-// on cannot help: the schema or a handler's function is missing, or the durable
-// consumer is not fit.
+// Run processes messages until ctx is done, then finishes what it has in hand,
+// gives back what it has not begun within a tenth of DrainTimeout, and returns
+// nil. It returns an error only when carrying on cannot help: the schema or a
+// handler's function is missing, or the durable consumer is not fit.
 func (w *Worker) Run(ctx context.Context) error {
 	work, cancel := wait.Drain(ctx, w.cfg.DrainTimeout)
 	defer cancel()
@@ -90,7 +90,7 @@ func (w *Worker) sessions(ctx, work context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if time.Since(start) > time.Minute {
+		if time.Since(start) > delays.MaxInterval { // it worked
 			delays.Reset()
 		}
 		w.log.LogAttrs(ctx, slog.LevelWarn, "session ended, will connect again", slog.Any("error", err))
