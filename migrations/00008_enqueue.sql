@@ -5,7 +5,8 @@ CREATE FUNCTION jetbox.enqueue(
 	subject text, payload json, key text DEFAULT NULL, headers json DEFAULT NULL, message_id uuid DEFAULT NULL
 ) RETURNS uuid LANGUAGE sql AS $$
 	INSERT INTO jetbox.outbox (subject, payload, key, headers, message_id)
-	VALUES (enqueue.subject, enqueue.payload, enqueue.key, enqueue.headers, enqueue.message_id)
+	VALUES (enqueue.subject, enqueue.payload, enqueue.key, enqueue.headers,
+		coalesce(enqueue.message_id, jetbox.uuidv7()))
 	RETURNING message_id
 $$;
 -- +goose StatementEnd
