@@ -12,7 +12,7 @@ up: ## run everything in one process, data in ./jetbox-data
 	go run ./cmd/jetbox up
 
 test: ## run every test, against real servers
-	go test -race -timeout 9m ./...
+	go test -race -timeout 20m ./...
 
 SEED ?= 1
 SEEDS ?= 20

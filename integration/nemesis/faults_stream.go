@@ -32,6 +32,8 @@ func insist(ctx context.Context, call func(context.Context) error) error {
 // what the server acknowledged in between is gone.
 func rollBackStore(ctx context.Context, l *lab, f fault) error {
 	s := l.servers[f.Target]
+	s.older.Lock()
+	defer s.older.Unlock()
 	if err := s.copyStore(ctx); err != nil {
 		return err
 	}

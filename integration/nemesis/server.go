@@ -24,6 +24,8 @@ type server struct {
 	addr   string
 	routes string // where it hears the other servers
 	store  string
+
+	older sync.Mutex // one copy of the store at a time: a slow machine ends a fault late
 }
 
 const serverConfig = `
@@ -103,13 +105,13 @@ func (l *lab) syncInterval() string {
 // copyStore copies the server's disk while the server stands still, as a
 // snapshot of a volume would.
 func (s *server) copyStore(ctx context.Context) error {
-	if err := os.RemoveAll(s.older()); err != nil {
+	if err := os.RemoveAll(s.copied()); err != nil {
 		return err
 	}
 	if err := s.signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
-	err := os.CopyFS(s.older(), os.DirFS(s.store))
+	err := os.CopyFS(s.copied(), os.DirFS(s.store))
 	return errors.Join(err, s.signal(syscall.SIGCONT))
 }
 
@@ -118,10 +120,10 @@ func (s *server) restoreStore() error {
 	if err := os.RemoveAll(s.store); err != nil {
 		return err
 	}
-	return os.Rename(s.older(), s.store)
+	return os.Rename(s.copied(), s.store)
 }
 
-func (s *server) older() string { return s.store + ".older" }
+func (s *server) copied() string { return s.store + ".older" }
 
 // postgres is a private server that can be crashed and started again.
 type postgres struct {
