@@ -75,27 +75,11 @@ func Stream(t testing.TB, cfg jetstream.StreamConfig) jetstream.StreamConfig {
 	if len(cfg.Subjects) == 0 {
 		cfg.Subjects = []string{prefix + ".>"}
 	}
-	createStream(t, js, cfg)
+	if _, err := js.CreateStream(t.Context(), cfg); err != nil {
+		t.Fatalf("testenv: create stream: %v", err)
+	}
 	t.Cleanup(func() { deleteStream(t, js, cfg.Name) })
 	return cfg
-}
-
-// noStore is what nats-server 2.15.2 answers now and then when many streams are
-// made at once; the same call goes well a moment later.
-const noStore = jetstream.ErrorCode(10049)
-
-func createStream(t testing.TB, js jetstream.JetStream, cfg jetstream.StreamConfig) {
-	t.Helper()
-	Eventually(t, "the server to make the stream", func() bool {
-		_, err := js.CreateStream(t.Context(), cfg)
-		if e, ok := errors.AsType[*jetstream.APIError](err); ok && e.ErrorCode == noStore {
-			return false
-		}
-		if err != nil {
-			t.Fatalf("testenv: create stream: %v", err)
-		}
-		return true
-	})
 }
 
 // deleteStream also accepts a test that has deleted its stream itself.
@@ -107,7 +91,30 @@ func deleteStream(t testing.TB, js jetstream.JetStream, name string) {
 	}
 }
 
-func startNATS(ctx context.Context) (string, closer, error) {
+func startNATS(ctx context.Context) (url string, stop closer, err error) {
+	if url, stop, err = findNATS(ctx); err == nil {
+		err = keepStore(ctx, url)
+	}
+	return url, stop, err
+}
+
+// keepStore makes a stream that stays. With the last stream nats-server 2.15.2
+// removes their directory, even while another test's stream is made in it.
+func keepStore(ctx context.Context, url string) error {
+	nc, err := nats.Connect(url)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	_, err = js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{Name: "TESTENV"})
+	return err
+}
+
+func findNATS(ctx context.Context) (string, closer, error) {
 	if url := os.Getenv("TEST_NATS_URL"); url != "" {
 		announce("NATS", "TEST_NATS_URL")
 		return url, nil, nil
