@@ -5,8 +5,7 @@ CREATE FUNCTION jetbox.enqueue(
 	subject text, payload json, key text DEFAULT NULL, headers json DEFAULT NULL, message_id uuid DEFAULT NULL
 ) RETURNS uuid LANGUAGE sql AS $$
 	INSERT INTO jetbox.outbox (subject, payload, key, headers, message_id)
-	VALUES (enqueue.subject, enqueue.payload, enqueue.key, enqueue.headers,
-		coalesce(enqueue.message_id, jetbox.uuidv7()))
+	VALUES (enqueue.subject, enqueue.payload, enqueue.key, enqueue.headers, enqueue.message_id)
 	RETURNING message_id
 $$;
 -- +goose StatementEnd

@@ -14,14 +14,14 @@ CREATE INDEX scheduled_message_id ON jetbox.scheduled (message_id);
 -- +goose StatementBegin
 CREATE FUNCTION jetbox.assign_message_id() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-	-- The table refuses a time that never comes, not this.
-	NEW.message_id := jetbox.uuidv7_at(CASE WHEN isfinite(NEW.run_at) THEN NEW.run_at ELSE now() END);
+	NEW.message_id := jetbox.uuidv7_at(NEW.run_at);
 	RETURN NEW;
 END $$;
 -- +goose StatementEnd
+-- Triggers fire in the order of their names: the ID is there when it is checked.
 CREATE TRIGGER assign_message_id BEFORE INSERT ON jetbox.scheduled
-	FOR EACH ROW WHEN (NEW.message_id IS NULL) EXECUTE FUNCTION jetbox.assign_message_id();
-CREATE TRIGGER check_message AFTER INSERT OR UPDATE ON jetbox.scheduled
+	FOR EACH ROW WHEN (NEW.message_id IS NULL AND isfinite(NEW.run_at)) EXECUTE FUNCTION jetbox.assign_message_id();
+CREATE TRIGGER check_message BEFORE INSERT OR UPDATE ON jetbox.scheduled
 	FOR EACH ROW EXECUTE FUNCTION jetbox.check_message();
 
 -- +goose StatementBegin

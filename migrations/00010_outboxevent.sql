@@ -14,7 +14,7 @@ WHERE subject LIKE 'jobs.%.%';
 CREATE FUNCTION jetbox.insert_outboxevent() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	INSERT INTO jetbox.outbox (message_id, subject, key, payload)
-	VALUES (coalesce(NEW.id, jetbox.uuidv7()), 'jobs.' || NEW.aggregatetype || '.' || NEW.type, NEW.aggregateid, NEW.payload)
+	VALUES (NEW.id, 'jobs.' || NEW.aggregatetype || '.' || NEW.type, NEW.aggregateid, NEW.payload)
 	RETURNING message_id INTO NEW.id;
 	RETURN NEW;
 END $$;

@@ -100,7 +100,6 @@ func TestOutbox_RefusesABadRow(t *testing.T) {
 		"empty content type":          {checkViolation, badContentType, `payload_bytes, content_type`, `'x', ''`},
 		"content type with line end":  {checkViolation, badContentType, `payload_bytes, content_type`, `'x', E'text/plain\r\nStatus: 503'`},
 		"content type of 101":         {checkViolation, badContentType, `payload_bytes, content_type`, `'x', repeat('x', 101)`},
-		"message ID NULL":             {"23502", "", `payload, message_id`, `'1', NULL`},
 		"message ID not a UUID":       {"22P02", "", `payload, message_id`, `'1', 'order-17'`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -132,7 +131,7 @@ func TestOutbox_AcceptsTheLimits(t *testing.T) {
 	for name, sql := range map[string]string{
 		"subject and payload": `INSERT INTO jetbox.outbox (subject, payload) VALUES ('jobs.email', '{"to": "ada@example.com"}')`,
 		"explicit NULLs": `INSERT INTO jetbox.outbox (subject, payload, payload_bytes, content_type, key, headers, message_id)
-			VALUES ('jobs.a', '1', NULL, NULL, NULL, NULL, jetbox.uuidv7())`,
+			VALUES ('jobs.a', '1', NULL, NULL, NULL, NULL, NULL)`,
 		"explicit NULL payload": `INSERT INTO jetbox.outbox (subject, payload, payload_bytes) VALUES ('jobs.a', NULL, '')`,
 		"zero byte by escape":   `INSERT INTO jetbox.outbox (subject, payload) VALUES ('jobs.a', '"\u0000"')`,
 		"half a surrogate pair": `INSERT INTO jetbox.outbox (subject, payload) VALUES ('jobs.a', '"\ud800"')`,
@@ -179,8 +178,10 @@ SELECT count(*), count(DISTINCT message_id),
 	bool_and(abs(extract(epoch FROM created_at) * 1000
 		- ('x' || left(replace(message_id::text, '-', ''), 12))::bit(48)::bigint) < 1000)
 FROM jetbox.outbox`
-	must(t, db, `INSERT INTO jetbox.outbox (subject, payload) SELECT 'jobs.a', '1' FROM generate_series(1, 100)`)
-	must(t, db, `SELECT jetbox.enqueue('jobs.a', '1') FROM generate_series(1, 100)`)
+	if _, err := db.Exec(t.Context(), `INSERT INTO jetbox.outbox (subject, payload, message_id)
+		SELECT 'jobs.a', '1', CASE WHEN n % 2 = 0 THEN jetbox.uuidv7() END FROM generate_series(1, 200) n`); err != nil {
+		t.Fatal(err)
+	}
 	var n, distinct int
 	var shape, timely bool
 	if err := db.QueryRow(t.Context(), checkSQL).Scan(&n, &distinct, &shape, &timely); err != nil {

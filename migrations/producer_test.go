@@ -33,9 +33,9 @@ func TestProducer_MayEnqueueAndReadBackTheID(t *testing.T) {
 	own := uuid.Must(uuid.NewV7())
 	for name, sql := range map[string]string{
 		"insert": `INSERT INTO jetbox.outbox (subject, payload, key, headers, message_id)
-			VALUES ('jobs.a', '1', 'k', '{"a": "b"}', coalesce($1, jetbox.uuidv7())) RETURNING message_id`,
+			VALUES ('jobs.a', '1', 'k', '{"a": "b"}', $1) RETURNING message_id`,
 		"insert bytes": `INSERT INTO jetbox.outbox (subject, payload_bytes, content_type, message_id)
-			VALUES ('jobs.a', 'x', 'text/plain', coalesce($1, jetbox.uuidv7())) RETURNING message_id`,
+			VALUES ('jobs.a', 'x', 'text/plain', $1) RETURNING message_id`,
 		"enqueue":  `SELECT jetbox.enqueue('jobs.a', '1', message_id => $1)`,
 		"schedule": `SELECT jetbox.schedule('jobs.a', '1', message_id => $1, run_at => now() + interval '1 day')`,
 		"scheduled": `INSERT INTO jetbox.scheduled (subject, payload, run_at, message_id)
