@@ -63,7 +63,7 @@ var controls = map[string]control{
 	},
 	"looks-but-does-not-lock": {
 		bug: "the inbox is asked before, and has no unique key",
-		sql: `ALTER TABLE jetbox.inbox DROP CONSTRAINT inbox_pkey`,
+		sql: `ALTER TABLE jetbox.inbox DROP CONSTRAINT inbox_pkey; CREATE INDEX ON jetbox.inbox (message_id)`,
 	},
 	"never-looks-back": {
 		bug: "the relay does not know what the broker had acknowledged",
