@@ -88,7 +88,7 @@ func killBeforeAck(l *lab) {
 	relay, link := l.leading()
 	link.Hold(proxy.ToClient)
 	l.insert(0, many)
-	// The fast route sends no second message before it has heard of the first.
+	// The relay sends a window of messages, and hears of none.
 	testenv.Eventually(l.t, "messages in the stream", func() bool { return l.waiting() > 0 })
 	l.kill(relay, link)
 }

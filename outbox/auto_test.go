@@ -1,11 +1,9 @@
 package outbox
 
 import (
-	"strconv"
 	"strings"
 	"testing"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetboxhq/jetbox/integration/testenv"
@@ -16,11 +14,7 @@ import (
 func TestAutoRoute_SendsWhatIsInDoubtByNoFastBatch(t *testing.T) {
 	t.Parallel()
 	stream := testenv.Stream(t, jetstream.StreamConfig{AllowAtomicPublish: true})
-	subject := strings.TrimSuffix(stream.Subjects[0], ">") + "x"
-	msgs := make([]*nats.Msg, 4*doubtRows)
-	for i := range msgs {
-		msgs[i] = &nats.Msg{Subject: subject, Header: nats.Header{"Nats-Msg-Id": {subject + strconv.Itoa(i)}, "Jetbox-Key": {"one"}}}
-	}
+	msgs := messages(strings.TrimSuffix(stream.Subjects[0], ">")+"x", 4*doubtRows)
 	if _, _, err := newRoute(t, "plain").publish(t.Context(), msgs[:doubtRows/2]); err != nil {
 		t.Fatal(err)
 	}

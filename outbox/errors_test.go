@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -50,7 +51,7 @@ func TestClassify_KnowsEveryErrorThatCanBeProvoked(t *testing.T) {
 			cfg := jetstream.StreamConfig{}
 			tt.stream(&cfg)
 			cfg = testenv.Stream(t, cfg)
-			msgs := threeMessages(strings.TrimSuffix(cfg.Subjects[0], ">") + "x")
+			msgs := messages(strings.TrimSuffix(cfg.Subjects[0], ">")+"x", 3)
 			if tt.change != nil {
 				tt.change(msgs[1])
 			}
@@ -62,12 +63,13 @@ func TestClassify_KnowsEveryErrorThatCanBeProvoked(t *testing.T) {
 	}
 }
 
-func threeMessages(subject string) []*nats.Msg {
-	msgs := make([]*nats.Msg, 3)
+// messages have numbers for IDs, and one key, so that the plain route sends
+// one after the other.
+func messages(subject string, n int) []*nats.Msg {
+	msgs := make([]*nats.Msg, n)
 	for i := range msgs {
-		// One key, so that the plain route sends one after the other.
 		msgs[i] = &nats.Msg{Subject: subject, Data: []byte("{}"), Header: nats.Header{
-			"Nats-Msg-Id": {string(rune('0' + i))}, "Jetbox-Key": {"k"},
+			"Nats-Msg-Id": {strconv.Itoa(i)}, "Jetbox-Key": {"k"},
 		}}
 	}
 	return msgs

@@ -2,11 +2,9 @@ package outbox
 
 import (
 	"context"
-	"strconv"
 	"strings"
 	"testing"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetboxhq/jetbox/integration/testenv"
@@ -16,17 +14,13 @@ import (
 func TestFastRoute_GoesOnWithNoBatchOfAnEarlierSession(t *testing.T) {
 	t.Parallel()
 	stream := testenv.Stream(t, jetstream.StreamConfig{AllowBatchPublish: true})
-	subject := strings.TrimSuffix(stream.Subjects[0], ">") + "x"
-	many := make([]*nats.Msg, 2*fastWindow)
-	for i := range many {
-		many[i] = &nats.Msg{Subject: subject, Header: nats.Header{"Nats-Msg-Id": {"early" + strconv.Itoa(i)}}}
-	}
+	msgs := messages(strings.TrimSuffix(stream.Subjects[0], ">")+"x", 2*fastWindow+3)
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := newRoute(t, "fast").publish(gone, many); err == nil {
+	if _, _, err := newRoute(t, "fast").publish(gone, msgs[:2*fastWindow]); err == nil {
 		t.Fatal("the first session was not cut off")
 	}
-	stored, _, err := newRoute(t, "fast").publish(t.Context(), threeMessages(subject))
+	stored, _, err := newRoute(t, "fast").publish(t.Context(), msgs[2*fastWindow:])
 	if err != nil || stored != 3 {
 		t.Errorf("stored %d, %v, want all three", stored, err)
 	}
