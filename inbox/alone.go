@@ -137,11 +137,11 @@ func runAlone(ctx context.Context, tx pgx.Tx, d *delivery) (*string, error) {
 
 // commitAlone commits fn's effects with d's ID and result.
 func (s *session) commitAlone(ctx context.Context, d *delivery, fn func(pgx.Tx) (*string, error)) error {
-	return inTx(ctx, s.db, nil, func(tx pgx.Tx) (err error) {
-		if d.result, err = fn(tx); err != nil {
-			return err
+	return inTx(ctx, s.db, nil, func(tx pgx.Tx, last *pgx.Batch) (err error) {
+		if d.result, err = fn(tx); err == nil {
+			record(last, s.cfg.Consumer, []*delivery{d})
 		}
-		return record(ctx, tx, s.cfg.Consumer, []*delivery{d})
+		return err
 	})
 }
 

@@ -157,9 +157,10 @@ func (s *session) together(ctx context.Context, ds []*delivery) (left [][]*deliv
 				k = askKnown(b, s.cfg.Consumer, ds)
 				b.Queue(savepointSQL)
 			},
-			func(tx pgx.Tx) (err error) {
+			func(tx pgx.Tx, last *pgx.Batch) (err error) {
 				_, _, rest := k.split(ds)
 				r, err = s.runSome(ctx, tx, rest, &at)
+				record(last, s.cfg.Consumer, r.ran)
 				return err
 			})
 	})
@@ -184,8 +185,8 @@ func (s *session) together(ctx context.Context, ds []*delivery) (left [][]*deliv
 // round is what became of a batch in its transaction.
 type round struct{ ran, failed, slow []*delivery }
 
-// runSome runs and records ds, until it has taken batchTime or the worker
-// stops.
+// runSome runs ds until it has taken batchTime or the worker stops, and puts the
+// failures on record.
 func (s *session) runSome(ctx context.Context, tx pgx.Tx, ds []*delivery, at *atomic.Pointer[group]) (r round, err error) {
 	if len(ds) == 0 {
 		return round{}, nil
@@ -203,9 +204,6 @@ func (s *session) runSome(ctx context.Context, tx pgx.Tx, ds []*delivery, at *at
 	r.ran = messages(p.ran, func(g *group) []*delivery { return g.own })
 	r.slow = messages(p.todo, func(g *group) []*delivery { return g.ds })
 	r.failed = p.failed
-	if err := record(ctx, tx, s.cfg.Consumer, r.ran); err != nil {
-		return round{}, err
-	}
 	return r, noteFailures(ctx, tx, s.cfg.Consumer, r.failed)
 }
 

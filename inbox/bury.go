@@ -23,7 +23,7 @@ func (s *session) bury(ctx context.Context, ds []*delivery) error {
 	err := s.insist(ctx, func() error {
 		return inTx(ctx, s.db,
 			func(b *pgx.Batch) { k = askKnown(b, s.cfg.Consumer, ds) },
-			func(tx pgx.Tx) error {
+			func(tx pgx.Tx, _ *pgx.Batch) error {
 				_, _, rest := k.split(ds)
 				return s.writeLetters(ctx, tx, rest)
 			})

@@ -1,7 +1,6 @@
 package inbox_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -10,8 +9,9 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/jetboxhq/jetbox/internal/proxy"
 )
 
 // network is the way to Postgres, with faults at the moments that matter.
@@ -19,6 +19,7 @@ type network struct {
 	beforeCommit atomic.Int32 // how many COMMITs are cut off before they are sent
 	afterCommit  atomic.Int32 // how many lose their reply
 	hold         atomic.Pointer[chan struct{}]
+	held         atomic.Int32 // COMMITs that hold has stopped
 	down         atomic.Bool
 	cuts         atomic.Int32 // COMMITs that have been cut
 
@@ -75,10 +76,11 @@ type tap struct {
 }
 
 func (w *tap) Write(b []byte) (int, error) {
-	if !isCommit(b) {
+	if !proxy.IsCommit(b) {
 		return w.Conn.Write(b)
 	}
 	if gate := w.n.hold.Load(); gate != nil {
+		w.n.held.Add(1)
 		<-*gate
 	}
 	switch {
@@ -98,12 +100,6 @@ func (w *tap) Read(b []byte) (int, error) {
 		return 0, errors.Join(io.ErrUnexpectedEOF, w.Close())
 	}
 	return n, err
-}
-
-func isCommit(b []byte) bool {
-	q := pgproto3.Query{String: "commit"}
-	want, err := q.Encode(nil)
-	return err == nil && bytes.Equal(b, want)
 }
 
 func take(n *atomic.Int32) bool {

@@ -71,18 +71,9 @@ func TestWorker_AcknowledgesOnlyAfterTheCommit(t *testing.T) {
 	n, db := newNetwork(t, e.db)
 	gate := make(chan struct{})
 	n.hold.Store(&gate)
-	ran := make(chan struct{}, 1)
 	id := e.publish("n", "")
-	e.startOn(db, e.dial, e.config(), inbox.HandleTx(e.subject("n"), func(ctx context.Context, tx pgx.Tx, m inbox.Message[[]byte]) (none, error) {
-		_, err := tx.Exec(ctx, effectSQL, m.ID, "")
-		ran <- struct{}{}
-		return none{}, err
-	}))
-	<-ran
-	testenv.Eventually(t, "the insert into the inbox", func() bool {
-		return query[int](e, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-			AND state = 'idle in transaction' AND query LIKE '%INTO jetbox.inbox%'`) == 1
-	})
+	e.startOn(db, e.dial, e.config(), e.effect("n"))
+	testenv.Eventually(t, "the COMMIT", func() bool { return n.held.Load() == 1 })
 	if got := e.consumerInfo(); got.NumAckPending != 1 || e.stored() != 1 {
 		t.Errorf("before the commit: %d pending, %d stored, want 1 and 1", got.NumAckPending, e.stored())
 	}

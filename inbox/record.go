@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -15,20 +16,14 @@ import (
 	"github.com/jetboxhq/jetbox/internal/deadletter"
 )
 
-// processedSQL asks the primary key once for each ID, whatever the planner
-// thinks of a partition that was empty when it planned: OFFSET 0 keeps EXISTS
-// from becoming a join.
-const processedSQL = `
-SELECT id FROM unnest($2::uuid[], $3::date[]) AS k (id, day)
-WHERE EXISTS (
-	SELECT FROM jetbox.inbox i WHERE i.message_id = k.id AND i.consumer = $1 AND i.day = k.day OFFSET 0)`
+const settledSQL = `SELECT id, dead FROM jetbox.settled($1, $2, $3)`
 
 // known is what the database has of some deliveries already.
 type known struct {
 	done, dead map[uuid.UUID]bool
 }
 
-// askKnown queues the questions which of ds are processed and which are dead;
+// askKnown queues the question which of ds are processed and which are dead;
 // the answer is there once b's results have been read.
 func askKnown(b *pgx.Batch, consumer string, ds []*delivery) known {
 	k := known{map[uuid.UUID]bool{}, map[uuid.UUID]bool{}}
@@ -36,12 +31,15 @@ func askKnown(b *pgx.Batch, consumer string, ds []*delivery) known {
 	for i, d := range ds {
 		ids[i], days[i] = d.id(), d.day
 	}
-	b.Queue(processedSQL, consumer, ids, days).Query(func(rows pgx.Rows) error {
+	b.Queue(settledSQL, consumer, ids, days).Query(func(rows pgx.Rows) error {
 		var id uuid.UUID
-		_, err := pgx.ForEachRow(rows, []any{&id}, func() error { k.done[id] = true; return nil })
+		var dead bool
+		_, err := pgx.ForEachRow(rows, []any{&id, &dead}, func() error {
+			k.done[id], k.dead[id] = k.done[id] || !dead, k.dead[id] || dead
+			return nil
+		})
 		return err
 	})
-	deadletter.QueueFind(b, consumer, ids, func(id uuid.UUID) { k.dead[id] = true })
 	return k
 }
 
@@ -71,15 +69,16 @@ FROM unnest($2::uuid[], $3::date[], $4::text[], $5::text[]) AS k (id, day, subje
 // errDuplicate reports a message whose effects are already committed.
 var errDuplicate = errors.New("already processed")
 
-// record writes the IDs and results of ds as part of tx, in place of their
+// record queues the writing of the IDs and results of ds, in place of their
 // attempts.
-func record(ctx context.Context, tx pgx.Tx, consumer string, ds []*delivery) error {
-	var b pgx.Batch
+func record(b *pgx.Batch, consumer string, ds []*delivery) {
+	if len(ds) == 0 {
+		return
+	}
 	b.Queue(recordSQL, recordArgs(consumer, ds)...)
 	if again := withHistory(ds); len(again) > 0 {
 		b.Queue(forgetSQL, consumer, ids(again))
 	}
-	return recorded(tx.SendBatch(ctx, &b).Close())
 }
 
 func recordArgs(consumer string, ds []*delivery) []any {
@@ -92,14 +91,13 @@ func recordArgs(consumer string, ds []*delivery) []any {
 	return []any{consumer, ids, days, subjects, results}
 }
 
+// recorded makes errDuplicate of the error by which the inbox says so.
 func recorded(err error) error {
-	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "23505" {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	if ok && e.Code == "23505" && e.SchemaName == "jetbox" && strings.HasPrefix(e.TableName, "inbox") {
 		return errDuplicate
 	}
-	if err != nil {
-		return fmt.Errorf("record: %w", err)
-	}
-	return nil
+	return err
 }
 
 // unfinished is the error of an attempt that has begun and not ended: what a

@@ -83,7 +83,9 @@ func try(ctx context.Context, tx pgx.Tx, consumer string, d *delivery) (Outcome,
 		if d.result, err = runAlone(ctx, tx, d); err != nil {
 			return err
 		}
-		return record(ctx, tx, consumer, []*delivery{d})
+		var b pgx.Batch
+		record(&b, consumer, []*delivery{d})
+		return recorded(tx.SendBatch(ctx, &b).Close())
 	})
 	if err != nil {
 		return d.failed(err), nil

@@ -35,10 +35,11 @@ func away(err error) error {
 }
 
 // inTx runs fn in a transaction and commits it; ask, which may be nil, queues
-// questions that travel with BEGIN and are answered when fn runs. What is no
-// fault of fn comes back as an awayError: after one whose transaction had
-// begun, fn's effects may or may not have been committed.
-func inTx(ctx context.Context, db *pgxpool.Pool, ask func(*pgx.Batch), fn func(pgx.Tx) error) error {
+// questions that travel with BEGIN and are answered when fn runs, and what fn
+// queues in last travels with COMMIT. What is no fault of fn comes back as an
+// awayError: after one whose transaction had begun, fn's effects may or may not
+// have been committed.
+func inTx(ctx context.Context, db *pgxpool.Pool, ask func(*pgx.Batch), fn func(tx pgx.Tx, last *pgx.Batch) error) error {
 	conn, err := db.Acquire(ctx)
 	if err != nil {
 		return away(fmt.Errorf("connect: %w", err))
@@ -48,14 +49,15 @@ func inTx(ctx context.Context, db *pgxpool.Pool, ask func(*pgx.Batch), fn func(p
 	if err != nil {
 		return away(fmt.Errorf("begin: %w", err))
 	}
-	err = fn(tx)
+	var last pgx.Batch
+	err = fn(tx, &last)
 	switch {
 	case errors.Is(err, errDeaf):
 		return errors.Join(err, abandon(conn))
 	case err != nil:
 		return undo(ctx, conn, tx, err)
 	}
-	return commit(ctx, tx)
+	return commit(ctx, conn, tx, &last)
 }
 
 // begin leaves an error's transaction to Release, which closes its connection.
@@ -81,8 +83,10 @@ func undo(ctx context.Context, conn *pgxpool.Conn, tx pgx.Tx, err error) error {
 	broken := conn.Conn().IsClosed()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if rollback := tx.Rollback(ctx); rollback != nil && !broken && !errors.Is(rollback, pgx.ErrTxClosed) {
-		err = errors.Join(err, fmt.Errorf("rollback: %w", rollback))
+	if conn.Conn().PgConn().TxStatus() != 'I' {
+		if rollback := tx.Rollback(ctx); rollback != nil && !broken {
+			err = errors.Join(err, fmt.Errorf("rollback: %w", rollback))
+		}
 	}
 	if !errors.Is(err, errHandlerTimeout) && (broken || transient(err)) {
 		return &awayError{err, true}
@@ -90,20 +94,28 @@ func undo(ctx context.Context, conn *pgxpool.Conn, tx pgx.Tx, err error) error {
 	return err
 }
 
-// commit reports a failure as the transaction's own only where Postgres says
+// commit ends tx with last and COMMIT, which Postgres skips when one of last
+// fails. It reports a failure as the transaction's own only where Postgres says
 // that it has rolled back. Anything else is unknown: pgx may call an error safe
 // to retry although the transaction has committed.
-func commit(ctx context.Context, tx pgx.Tx) error {
-	err := tx.Commit(ctx)
+func commit(ctx context.Context, conn *pgxpool.Conn, tx pgx.Tx, last *pgx.Batch) error {
+	last.Queue(`COMMIT`).Exec(func(done pgconn.CommandTag) error {
+		if done.String() == "ROLLBACK" {
+			return pgx.ErrTxCommitRollback
+		}
+		return nil
+	})
+	err := tx.SendBatch(ctx, last).Close()
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("commit: %w", err)
-	if errors.Is(err, pgx.ErrTxCommitRollback) {
+	_, told := errors.AsType[*pgconn.PgError](err)
+	err = fmt.Errorf("commit: %w", recorded(err))
+	switch {
+	case errors.Is(err, pgx.ErrTxCommitRollback):
 		return err
-	}
-	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Severity == "ERROR" && !transient(err) {
-		return err
+	case told:
+		return undo(ctx, conn, tx, err)
 	}
 	return &awayError{err, true}
 }

@@ -144,22 +144,6 @@ func newColumns(letters []Letter) (columns, error) {
 	return c, nil
 }
 
-// findSQL asks the primary key once for each ID, whatever the planner thinks
-// of a table it has not analyzed: OFFSET 0 keeps EXISTS from becoming a join.
-const findSQL = `
-SELECT id FROM unnest($2::uuid[]) AS k (id)
-WHERE EXISTS (SELECT FROM jetbox.dead_letter d WHERE d.message_id = k.id AND d.consumer = $1 OFFSET 0)`
-
-// QueueFind queues the question which of ids are dead for consumer; found is
-// called with each when b's results are read.
-func QueueFind(b *pgx.Batch, consumer string, ids []pgtype.UUID, found func(uuid.UUID)) {
-	b.Queue(findSQL, consumer, ids).Query(func(rows pgx.Rows) error {
-		var id uuid.UUID
-		_, err := pgx.ForEachRow(rows, []any{&id}, func() error { found(id); return nil })
-		return err
-	})
-}
-
 // Count is how many letters a consumer has.
 type Count struct {
 	Consumer string

@@ -1,13 +1,11 @@
 package deadletter_test
 
 import (
-	"context"
 	"strings"
 	"testing"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/jetboxhq/jetbox/integration/testenv"
@@ -132,26 +130,6 @@ func TestInsert_LeavesNoLetterWhenItsTransactionDoes(t *testing.T) {
 	}
 	if got := text(t, db, `SELECT count(*)::text FROM jetbox.dead_letter`); got != "0" {
 		t.Errorf("%s letters after a rollback", got)
-	}
-}
-
-func TestQueueFind_KnowsALetterByConsumer(t *testing.T) {
-	t.Parallel()
-	db := testenv.Database(t)
-	dead, other, alive := uuid.New(), uuid.New(), uuid.New()
-	insert(t, db, deadletter.Letter{MessageID: dead, Consumer: "w"}, deadletter.Letter{MessageID: other, Consumer: "audit"})
-	var ids []pgtype.UUID
-	for _, id := range []uuid.UUID{dead, other, alive} {
-		ids = append(ids, pgtype.UUID{Bytes: id, Valid: true})
-	}
-	var b pgx.Batch
-	var found []uuid.UUID
-	deadletter.QueueFind(&b, "w", ids, func(id uuid.UUID) { found = append(found, id) })
-	if err := db.SendBatch(context.Background(), &b).Close(); err != nil {
-		t.Fatal(err)
-	}
-	if len(found) != 1 || found[0] != dead {
-		t.Errorf("found %v, want %v", found, dead)
 	}
 }
 

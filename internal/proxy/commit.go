@@ -2,7 +2,12 @@ package proxy
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"slices"
 	"sync/atomic"
+
+	"github.com/jackc/pgx/v5/pgproto3"
 )
 
 // commits counts the COMMITs of Postgres clients that are to be lost.
@@ -28,7 +33,7 @@ func (p *Proxy) KeepCommits() int {
 
 // pass reports whether b, which a client has sent, may go on.
 func (c *commits) pass(l *link, b []byte) bool {
-	if !bytes.HasSuffix(b, commit) {
+	if !IsCommit(b) {
 		return true
 	}
 	switch {
@@ -42,9 +47,33 @@ func (c *commits) pass(l *link, b []byte) bool {
 	return true
 }
 
-// commit is how pgx sends it: a simple query of its own, when the replies to
-// everything before are in.
-var commit = []byte("Q\x00\x00\x00\x0bcommit\x00")
+// IsCommit reports whether b, as a client has written it, ends a transaction.
+func IsCommit(b []byte) bool {
+	return slices.ContainsFunc(commitEnds, func(end []byte) bool { return bytes.HasSuffix(b, end) })
+}
+
+// commitEnds are how pgx sends it: as a simple query of its own, when the replies
+// to everything before are in, or prepared, as the last of a batch.
+var commitEnds = [][]byte{
+	encode(&pgproto3.Query{String: "commit"}),
+	encode(&pgproto3.Bind{PreparedStatement: prepared("COMMIT")}, &pgproto3.Describe{ObjectType: 'P'}, &pgproto3.Execute{}, &pgproto3.Sync{}),
+}
+
+// prepared is the name that pgx gives to a statement.
+func prepared(sql string) string {
+	digest := sha256.Sum256([]byte(sql))
+	return "stmtcache_" + hex.EncodeToString(digest[:24])
+}
+
+func encode(messages ...pgproto3.FrontendMessage) (b []byte) {
+	for _, m := range messages {
+		var err error
+		if b, err = m.Encode(b); err != nil {
+			panic(err) // none of them is too large
+		}
+	}
+	return b
+}
 
 func take(n *atomic.Int64) bool {
 	for {

@@ -48,7 +48,7 @@ func TestProxy_LosesACommitOrItsReply(t *testing.T) {
 				t.Fatal(err)
 			}
 			p.LoseCommit(d)
-			if _, err := conn.Write(commit); err != nil {
+			if _, err := conn.Write(commitEnds[0]); err != nil {
 				t.Fatal(err)
 			}
 			_ = conn.SetReadDeadline(time.Now().Add(30 * time.Second))
