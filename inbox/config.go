@@ -22,8 +22,8 @@ type WorkerConfig struct {
 	// handler wants becomes a dead letter. Empty means the handlers' own: what a
 	// work queue holds besides waits for a consumer that takes it.
 	FilterSubjects []string
-	// BatchSize is how many messages one transaction takes at most. It never
-	// waits for more than have arrived. Zero means 500.
+	// BatchSize is how many messages one transaction takes at most. None waits for
+	// more to arrive while no other runs, nor longer than 5 ms. Zero means 500.
 	BatchSize int
 	// Concurrency is how many batches run at once, on as many connections to
 	// Postgres. Zero means 4.

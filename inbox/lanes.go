@@ -1,72 +1,162 @@
 package inbox
 
 import (
-	"hash/maphash"
+	"maps"
 	"slices"
+	"sync"
+	"time"
 )
 
-// lanes spreads deliveries over workers of one kind. A key's messages share a
-// lane, and so stay in order; a message without a key takes whichever is free.
+// together is how long a message waits for a batch that runs to end before it
+// begins another beside it. A transaction costs much the same for one message as
+// for ten, and several at once take from each other the time that each needs.
+const together = 5 * time.Millisecond
+
+// lanes hands out deliveries in batches to whoever asks, so that the messages of
+// a key are in one batch at a time and stay in order.
 type lanes struct {
-	seed    maphash.Seed
-	keyed   []chan *delivery
-	keyless chan *delivery
+	limit   int // of messages in a batch
+	batches chan []*delivery
+
+	mu         sync.Mutex
+	idle, busy int               // lanes
+	ready      []*chain          // of which nothing runs, the longest wait first
+	waiting    int               // messages in ready
+	keys       map[string]*chain // that have messages
+	late       *time.Timer
 }
 
-// newLanes makes n lanes, each able to take all that is ever held, so that the
-// reader waits for none of them.
-func newLanes(n, capacity int) *lanes {
-	l := &lanes{seed: maphash.MakeSeed(), keyless: make(chan *delivery, capacity)}
-	for range n {
-		l.keyed = append(l.keyed, make(chan *delivery, capacity))
-	}
+// chain is a message without a key, or what waits with one key.
+type chain struct {
+	ds    []*delivery
+	ready bool
+	busy  bool // a batch has messages of it
+}
+
+// newLanes makes n lanes for batches of at most limit messages.
+func newLanes(n, limit int) *lanes {
+	l := &lanes{limit: limit, batches: make(chan []*delivery, n), keys: map[string]*chain{}}
+	l.late = time.AfterFunc(time.Hour, l.wake)
+	l.late.Stop()
 	return l
 }
 
 func (l *lanes) put(d *delivery) {
-	if d.env.Key == "" {
-		l.keyless <- d
-		return
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.chain(d.env.Key)
+	c.ds = append(c.ds, d)
+	if c.ready {
+		l.waiting++
+	} else if !c.busy {
+		l.line(c)
 	}
-	l.keyed[maphash.String(l.seed, d.env.Key)%uint64(len(l.keyed))] <- d
+	l.begin()
+}
+
+// chain returns the one that key belongs to, a new one if it has none.
+func (l *lanes) chain(key string) *chain {
+	if key == "" {
+		return &chain{}
+	}
+	c := l.keys[key]
+	if c == nil {
+		c = &chain{}
+		l.keys[key] = c
+	}
+	return c
+}
+
+// line puts c at the end of what is ready.
+func (l *lanes) line(c *chain) {
+	c.ready = true
+	l.ready, l.waiting = append(l.ready, c), l.waiting+len(c.ds)
+}
+
+// take waits for a batch. It returns none once done is closed. What it returns
+// is given back to done with rest.
+func (l *lanes) take(done <-chan struct{}) []*delivery {
+	l.mu.Lock()
+	l.idle++
+	l.begin()
+	l.mu.Unlock()
+	select {
+	case batch := <-l.batches:
+		return batch
+	case <-done:
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.idle == 0 { // a batch was handed out for each lane, one of them for this
+		return <-l.batches
+	}
+	l.idle--
+	return nil
+}
+
+// rest ends a batch: what has waited for its keys may run.
+func (l *lanes) rest(batch []*delivery) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.busy--
+	for _, d := range batch {
+		c := l.keys[d.env.Key]
+		if c == nil || !c.busy {
+			continue // no key, or seen with an earlier message
+		}
+		c.busy = false
+		if len(c.ds) > 0 {
+			l.line(c)
+		} else {
+			delete(l.keys, d.env.Key)
+		}
+	}
+}
+
+func (l *lanes) wake() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.begin()
+}
+
+// begin hands out batches while lanes are idle and a batch is due.
+func (l *lanes) begin() {
+	for l.idle > 0 && l.waiting > 0 {
+		age := time.Since(l.ready[0].ds[0].arrived)
+		if l.busy > 0 && l.waiting < l.limit && age < together {
+			l.late.Reset(together - age)
+			return
+		}
+		l.idle, l.busy = l.idle-1, l.busy+1
+		l.batches <- l.fill()
+	}
 }
 
 // maxBatchBytes bounds the payloads of one batch.
 const maxBatchBytes = 16 << 20
 
-// take waits for a delivery in lane i and returns it with what else has arrived
-// there, at most limit. It returns none once done is closed.
-func (l *lanes) take(done <-chan struct{}, i, limit int) []*delivery {
-	var d *delivery
-	select {
-	case d = <-l.keyed[i]:
-	case d = <-l.keyless:
-	case <-done:
-		return nil
-	}
-	batch := []*delivery{d}
-	for bytes := len(d.msg.Data()); len(batch) < limit && bytes < maxBatchBytes; bytes += len(d.msg.Data()) {
-		select {
-		case d = <-l.keyed[i]:
-		case d = <-l.keyless:
-		default:
-			return batch
+// fill takes a batch from what is ready. What is left of a key waits for its end.
+func (l *lanes) fill() (batch []*delivery) {
+	bytes := 0
+	full := func() bool { return len(batch) >= l.limit || bytes >= maxBatchBytes }
+	for len(l.ready) > 0 && !full() {
+		c := l.ready[0]
+		l.ready, l.waiting = l.ready[1:], l.waiting-len(c.ds)
+		for c.ready, c.busy = false, true; len(c.ds) > 0 && !full(); c.ds = c.ds[1:] {
+			batch, bytes = append(batch, c.ds[0]), bytes+len(c.ds[0].msg.Data())
 		}
-		batch = append(batch, d)
 	}
 	return batch
 }
 
-// empty returns what nobody has taken.
+// empty returns what no lane has taken.
 func (l *lanes) empty() (rest []*delivery) {
-	for _, c := range append(slices.Clone(l.keyed), l.keyless) {
-		for len(c) > 0 {
-			select {
-			case d := <-c:
-				rest = append(rest, d)
-			default: // a lane was faster
-			}
-		}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range append(l.ready, slices.Collect(maps.Values(l.keys))...) {
+		rest, c.ds = append(rest, c.ds...), nil
 	}
+	l.ready, l.waiting = nil, 0
+	l.late.Stop()
 	return rest
 }

@@ -45,8 +45,8 @@ func (w *Worker) session(ctx, work context.Context) error {
 	}
 	s := &session{Worker: w, conn: conn, consumer: consumer, caution: newCaution(w.cfg.BatchSize)}
 	s.held = newHeld(w.capacity())
-	s.batches = newLanes(w.cfg.Concurrency, s.held.limit)
-	s.calls = newLanes(w.cfg.Calls, s.held.limit)
+	s.batches = newLanes(w.cfg.Concurrency, w.cfg.BatchSize)
+	s.calls = newLanes(w.cfg.Calls, 1)
 	w.live.Store(conn)
 	defer w.live.Store(nil)
 	return s.run(ctx, work)
@@ -61,11 +61,11 @@ func (s *session) run(ctx, work context.Context) error {
 	defer halt()
 	s.stopping = begin.Done()
 	var lanes, keeper sync.WaitGroup
-	for i := range s.cfg.Concurrency {
-		lanes.Go(func() { s.lane(work, s.batches, i, s.cfg.BatchSize) })
+	for range s.cfg.Concurrency {
+		lanes.Go(func() { s.lane(work, s.batches) })
 	}
-	for i := range s.cfg.Calls {
-		lanes.Go(func() { s.lane(work, s.calls, i, 1) })
+	for range s.cfg.Calls {
+		lanes.Go(func() { s.lane(work, s.calls) })
 	}
 	keep, done := context.WithCancel(work)
 	keeper.Go(func() { s.held.keep(keep, s.cfg.AckWait/3, s.metrics.ackFailures.Inc) })
@@ -187,10 +187,10 @@ func (s *session) accept(ctx context.Context, m jetstream.Msg) {
 	s.batches.put(d)
 }
 
-// lane processes what arrives in lane i, at most limit at a time.
-func (s *session) lane(ctx context.Context, l *lanes, i, limit int) {
+// lane processes one batch after another.
+func (s *session) lane(ctx context.Context, l *lanes) {
 	for {
-		batch := l.take(s.stopping, i, limit)
+		batch := l.take(s.stopping)
 		switch {
 		case batch == nil:
 			return
@@ -199,6 +199,7 @@ func (s *session) lane(ctx context.Context, l *lanes, i, limit int) {
 		default:
 			s.process(ctx, batch)
 		}
+		l.rest(batch)
 	}
 }
 

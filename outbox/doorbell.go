@@ -32,12 +32,15 @@ func (d *doorbell) listen(ctx context.Context) error {
 	return nil
 }
 
-// A relay stays awake for linger after it has found rows, and polls every breath.
-// If it lay down in each gap between commits, many writers at once would find it
-// asleep, and NOTIFY lets their commits flush only one after the other.
+// A relay stays awake for linger after it has found rows, and polls every breath
+// unless it finds many. If it lay down in each gap between commits, many writers
+// at once would find it asleep, and NOTIFY lets their commits flush only one after
+// the other. If it took no breath, a poll, a batch and a record would be made for
+// every message or two, which cost as much as for many.
 const (
 	linger = 10 * time.Millisecond
 	breath = time.Millisecond
+	many   = 64 // rows
 )
 
 // wait returns when it is time for the next poll. The first call after linger
@@ -83,10 +86,16 @@ func (d *doorbell) lieDown(ctx context.Context) error {
 	return err
 }
 
-// found notes that a poll found rows.
-func (d *doorbell) found(ctx context.Context) error {
+// found notes that a poll found n rows, and returns when it is time for the next.
+func (d *doorbell) found(ctx context.Context, n int) error {
 	d.busy = time.Now()
-	return d.awake(ctx)
+	if err := d.awake(ctx); err != nil {
+		return err
+	}
+	if n < many {
+		wait.Sleep(ctx, breath)
+	}
+	return nil
 }
 
 // awake gives the lock back, so that writers stop notifying.

@@ -130,14 +130,14 @@ func (r *modelRelay) end() {
 }
 
 func (r *modelRelay) readOn(ctx context.Context) (found bool) {
-	found, err := r.rd.next(ctx)
+	n, err := r.rd.next(ctx)
 	if err != nil {
 		r.w.t.Fatalf("read: %v", err)
 	}
 	for len(r.out) > 0 {
 		r.read = append(r.read, <-r.out)
 	}
-	return found
+	return n > 0
 }
 
 func (r *modelRelay) publish(ctx context.Context) {

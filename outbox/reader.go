@@ -44,11 +44,11 @@ func (r *reader) run(ctx context.Context) error {
 		return err
 	}
 	for {
-		found, err := r.next(ctx)
-		if err == nil && !found {
+		n, err := r.next(ctx)
+		if err == nil && n == 0 {
 			err = r.bell.wait(ctx)
 		} else if err == nil {
-			err = r.bell.found(ctx)
+			err = r.bell.found(ctx, n)
 		}
 		if err != nil || ctx.Err() != nil {
 			return unlessDone(ctx, fmt.Errorf("read: %w", err))
@@ -56,25 +56,26 @@ func (r *reader) run(ctx context.Context) error {
 	}
 }
 
-// next sends what one poll finds, or walks the window that is open.
-func (r *reader) next(ctx context.Context) (found bool, err error) {
+// next sends what one poll finds, or walks the window that is open. It returns
+// how many rows there were, at least.
+func (r *reader) next(ctx context.Context) (n int, err error) {
 	if !r.at.open {
 		p, err := r.from.poll(ctx, r.at.snap)
 		if err != nil {
-			return false, fmt.Errorf("poll: %w", err)
+			return 0, fmt.Errorf("poll: %w", err)
 		}
 		r.m.poll(p)
 		if !p.overflow {
-			return len(p.rows) > 0, r.sendPoll(ctx, p)
+			return len(p.rows), r.sendPoll(ctx, p)
 		}
 		if err := r.openWindow(ctx, p.snap); err != nil {
-			return false, fmt.Errorf("open window: %w", err)
+			return 0, fmt.Errorf("open window: %w", err)
 		}
 	}
 	if err := r.walk(ctx); err != nil {
-		return false, fmt.Errorf("walk window: %w", err)
+		return 0, fmt.Errorf("walk window: %w", err)
 	}
-	return true, nil
+	return pollRows, nil
 }
 
 // polled is what one poll returned: one statement, so one snapshot.
