@@ -26,7 +26,7 @@ type WorkerConfig struct {
 	// more to arrive while no other runs, nor longer than 5 ms. Zero means 500.
 	BatchSize int
 	// Concurrency is how many batches run at once, on as many connections to
-	// Postgres. Zero means 4.
+	// Postgres. Zero means 8.
 	Concurrency int
 	// Calls is how many handlers made with Handle run at once. Zero means 32.
 	Calls int
@@ -60,7 +60,7 @@ func (c WorkerConfig) withDefaults(handlers []Handler) WorkerConfig {
 	c.Stream = cmp.Or(c.Stream, "JOBS")
 	c.Consumer = cmp.Or(c.Consumer, "worker")
 	c.BatchSize = cmp.Or(c.BatchSize, 500)
-	c.Concurrency = cmp.Or(c.Concurrency, 4)
+	c.Concurrency = cmp.Or(c.Concurrency, 8)
 	c.Calls = cmp.Or(c.Calls, 32)
 	c.MaxAttempts = cmp.Or(c.MaxAttempts, 5)
 	c.RetryDelay = cmp.Or(c.RetryDelay, time.Second)

@@ -105,7 +105,7 @@ func (s *settings) checkWorker() {
 // connections is how many the worker needs: one a batch, one for upkeep and one
 // to be asked whether it is ready.
 func (s *settings) connections() int32 {
-	return int32(cmp.Or(s.worker.Concurrency, 4)) + 2
+	return int32(cmp.Or(s.worker.Concurrency, 8)) + 2
 }
 
 // checkPool notes a pool that was made too small on purpose.

@@ -80,7 +80,7 @@ func acknowledged(ctx context.Context, s jetstream.Stream) (int, error) {
 // Its NATS connection has an inbox of its own: whoever listens to that must not
 // keep the requests of a worker before it alive.
 func (l *lab) runWorker(ctx context.Context, s jetstream.Stream, inboxPrefix string, handler inbox.Handler) (func(context.Context) error, error) {
-	db, err := l.pool(ctx, 6) // as jetbox worker does: one a batch, and two
+	db, err := l.pool(ctx, 10) // as jetbox worker does: one a batch, and two
 	if err != nil {
 		return nil, err
 	}
