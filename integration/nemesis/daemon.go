@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -18,8 +19,8 @@ import (
 type daemon struct {
 	*process.Process
 	mu    sync.Mutex
-	exits atomic.Int64 // without our asking
-	down  sync.Mutex   // held: not to be started
+	exits []string   // without our asking: what the process said last; for supervise
+	down  sync.Mutex // held: not to be started
 	asked atomic.Bool
 }
 
@@ -32,7 +33,7 @@ func (d *daemon) supervise(ctx context.Context) error {
 		select {
 		case <-d.Ended():
 			if !d.asked.Swap(false) {
-				d.exits.Add(1)
+				d.exits = append(d.exits, fmt.Sprintf("%v\n%s", d.Err(), d.Tail()))
 			}
 			wait.Sleep(ctx, 200*time.Millisecond)
 		case <-ctx.Done():

@@ -30,7 +30,7 @@ type result struct {
 	committed, effects int64
 	faults             map[string]int64 // injected, by kind
 	recovery           time.Duration    // the worst
-	exits              int64            // of daemons, by themselves
+	exits              []string         // of daemons, by themselves: what they said last
 	violations         map[string]int64 // by invariant; 0 is none
 	dir                string           // kept of a run that failed
 }
@@ -93,7 +93,7 @@ func (l *lab) play(ctx context.Context, o options, r *result) error {
 	stop()
 	err = errors.Join(err, g.Wait())
 	for _, d := range l.daemons {
-		r.exits += d.exits.Load()
+		r.exits = append(r.exits, d.exits...)
 	}
 	if err != nil {
 		return err

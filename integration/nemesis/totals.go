@@ -16,7 +16,7 @@ type totals struct {
 	out                io.Writer
 	runs, failures     int
 	committed, effects int64
-	exits              int64
+	exits              []string
 	violations, faults map[string]int64
 	recovery           time.Duration
 }
@@ -31,6 +31,9 @@ func (t *totals) say(format string, args ...any) {
 // add takes the outcome of a run, and tells it.
 func (t *totals) add(seed uint64, r result, err error) {
 	t.say("seed %d: %v", seed, r.line())
+	for _, last := range r.exits {
+		t.say("seed %d: ended by itself: %s", seed, last)
+	}
 	if err != nil {
 		t.say("seed %d: %v", seed, err)
 	}
@@ -42,7 +45,7 @@ func (t *totals) add(seed uint64, r result, err error) {
 	}
 	t.committed += r.committed
 	t.effects += r.effects
-	t.exits += r.exits
+	t.exits = append(t.exits, r.exits...)
 	t.recovery = max(t.recovery, r.recovery)
 	t.violations = sum(t.violations, r.violations)
 	t.faults = sum(t.faults, r.faults)
@@ -71,7 +74,7 @@ func (r result) line() string {
 		injected += n
 	}
 	text := fmt.Sprintf("committed %d, effects %d, lost %d, doubled %d, inverted %d; %d faults, worst recovery %.1fs, %d restarts by the supervisor",
-		r.committed, r.effects, r.violations[lost], r.violations[doubled], r.violations[inverted], injected, r.recovery.Seconds(), r.exits)
+		r.committed, r.effects, r.violations[lost], r.violations[doubled], r.violations[inverted], injected, r.recovery.Seconds(), len(r.exits))
 	others := maps.Clone(r.violations)
 	for _, said := range []string{lost, doubled, inverted} {
 		delete(others, said)

@@ -53,6 +53,9 @@ func (p *Process) Start() error {
 // request or by itself. Stop then tells how.
 func (p *Process) Ended() <-chan struct{} { return p.ended }
 
+// Err is how the process ended, once Ended is closed.
+func (p *Process) Err() error { return p.err }
+
 // Signal sends sig, such as SIGSTOP and SIGCONT.
 func (p *Process) Signal(sig os.Signal) error {
 	if err := p.cmd.Process.Signal(sig); err != nil {
