@@ -159,8 +159,9 @@ func (s *session) together(ctx context.Context, ds []*delivery) (left [][]*deliv
 			},
 			func(tx pgx.Tx, last *pgx.Batch) (err error) {
 				_, _, rest := k.split(ds)
-				r, err = s.runSome(ctx, tx, rest, &at)
-				record(last, s.cfg.Consumer, r.ran)
+				if r, err = s.runSome(ctx, tx, rest, &at); err == nil {
+					record(last, s.cfg.Consumer, r.ran)
+				}
 				return err
 			})
 	})

@@ -22,11 +22,13 @@ type WorkerConfig struct {
 	// handler wants becomes a dead letter. Empty means the handlers' own: what a
 	// work queue holds besides waits for a consumer that takes it.
 	FilterSubjects []string
-	// BatchSize is how many messages one transaction takes at most. None waits for
-	// more to arrive while no other runs, nor longer than 5 ms. Zero means 500.
+	// BatchSize is how many messages one transaction takes at most. While none
+	// runs, the next begins with whatever there is; while one does, a message waits
+	// up to 5 ms to go with others, and as long as it takes if its key is in it.
+	// Zero means 500.
 	BatchSize int
 	// Concurrency is how many batches run at once, on as many connections to
-	// Postgres. Zero means 8.
+	// Postgres: the pool should have two more. Zero means 8.
 	Concurrency int
 	// Calls is how many handlers made with Handle run at once. Zero means 32.
 	Calls int

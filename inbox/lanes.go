@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// together is how long a message waits for a batch that runs to end before it
+// joinWait is how long a message waits for a batch that runs to end before it
 // begins another beside it. A transaction costs much the same for one message as
 // for ten, and several at once take from each other the time that each needs.
-const together = 5 * time.Millisecond
+const joinWait = 5 * time.Millisecond
 
 // lanes hands out deliveries in batches to whoever asks, so that the messages of
 // a key are in one batch at a time and stay in order.
@@ -20,17 +20,17 @@ type lanes struct {
 
 	mu         sync.Mutex
 	idle, busy int               // lanes
-	ready      []*chain          // of which nothing runs, the longest wait first
-	waiting    int               // messages in ready
-	keys       map[string]*chain // that have messages
+	line       []*chain          // of which nothing runs, in the order in which they came to that
+	waiting    int               // messages in line
+	keys       map[string]*chain // that have messages here or in a batch
 	late       *time.Timer
 }
 
 // chain is a message without a key, or what waits with one key.
 type chain struct {
-	ds    []*delivery
-	ready bool
-	busy  bool // a batch has messages of it
+	ds      []*delivery
+	lined   bool
+	running bool // a batch has messages of it
 }
 
 // newLanes makes n lanes for batches of at most limit messages.
@@ -46,10 +46,10 @@ func (l *lanes) put(d *delivery) {
 	defer l.mu.Unlock()
 	c := l.chain(d.env.Key)
 	c.ds = append(c.ds, d)
-	if c.ready {
+	if c.lined {
 		l.waiting++
-	} else if !c.busy {
-		l.line(c)
+	} else if !c.running {
+		l.lineUp(c)
 	}
 	l.begin()
 }
@@ -67,14 +67,13 @@ func (l *lanes) chain(key string) *chain {
 	return c
 }
 
-// line puts c at the end of what is ready.
-func (l *lanes) line(c *chain) {
-	c.ready = true
-	l.ready, l.waiting = append(l.ready, c), l.waiting+len(c.ds)
+func (l *lanes) lineUp(c *chain) {
+	c.lined = true
+	l.line, l.waiting = append(l.line, c), l.waiting+len(c.ds)
 }
 
-// take waits for a batch. It returns none once done is closed. What it returns
-// is given back to done with rest.
+// take waits for a batch, which the caller ends with rest. It returns none once
+// done is closed.
 func (l *lanes) take(done <-chan struct{}) []*delivery {
 	l.mu.Lock()
 	l.idle++
@@ -101,12 +100,12 @@ func (l *lanes) rest(batch []*delivery) {
 	l.busy--
 	for _, d := range batch {
 		c := l.keys[d.env.Key]
-		if c == nil || !c.busy {
+		if c == nil || !c.running {
 			continue // no key, or seen with an earlier message
 		}
-		c.busy = false
+		c.running = false
 		if len(c.ds) > 0 {
-			l.line(c)
+			l.lineUp(c)
 		} else {
 			delete(l.keys, d.env.Key)
 		}
@@ -122,9 +121,9 @@ func (l *lanes) wake() {
 // begin hands out batches while lanes are idle and a batch is due.
 func (l *lanes) begin() {
 	for l.idle > 0 && l.waiting > 0 {
-		age := time.Since(l.ready[0].ds[0].arrived)
-		if l.busy > 0 && l.waiting < l.limit && age < together {
-			l.late.Reset(together - age)
+		age := time.Since(l.line[0].ds[0].arrived)
+		if l.busy > 0 && l.waiting < l.limit && age < joinWait {
+			l.late.Reset(joinWait - age)
 			return
 		}
 		l.idle, l.busy = l.idle-1, l.busy+1
@@ -135,28 +134,38 @@ func (l *lanes) begin() {
 // maxBatchBytes bounds the payloads of one batch.
 const maxBatchBytes = 16 << 20
 
-// fill takes a batch from what is ready. What is left of a key waits for its end.
+// fill takes a batch from the line. What it leaves of a key waits for its end.
 func (l *lanes) fill() (batch []*delivery) {
 	bytes := 0
 	full := func() bool { return len(batch) >= l.limit || bytes >= maxBatchBytes }
-	for len(l.ready) > 0 && !full() {
-		c := l.ready[0]
-		l.ready, l.waiting = l.ready[1:], l.waiting-len(c.ds)
-		for c.ready, c.busy = false, true; len(c.ds) > 0 && !full(); c.ds = c.ds[1:] {
-			batch, bytes = append(batch, c.ds[0]), bytes+len(c.ds[0].msg.Data())
+	for len(l.line) > 0 && !full() {
+		var c *chain
+		c, l.line = shift(l.line)
+		l.waiting -= len(c.ds)
+		for c.lined, c.running = false, true; len(c.ds) > 0 && !full(); {
+			var d *delivery
+			d, c.ds = shift(c.ds)
+			batch, bytes = append(batch, d), bytes+len(d.msg.Data())
 		}
 	}
 	return batch
+}
+
+// shift takes the first of s, which lets go of it.
+func shift[T any](s []*T) (*T, []*T) {
+	first := s[0]
+	s[0] = nil
+	return first, s[1:]
 }
 
 // empty returns what no lane has taken.
 func (l *lanes) empty() (rest []*delivery) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, c := range append(l.ready, slices.Collect(maps.Values(l.keys))...) {
-		rest, c.ds = append(rest, c.ds...), nil
+	for _, c := range append(l.line, slices.Collect(maps.Values(l.keys))...) {
+		rest, c.ds, c.lined = append(rest, c.ds...), nil, false
 	}
-	l.ready, l.waiting = nil, 0
+	l.line, l.waiting = nil, 0
 	l.late.Stop()
 	return rest
 }

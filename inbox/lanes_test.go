@@ -61,7 +61,7 @@ func TestLanes_HandOutEachMessageOnceAndAKeysInOrder(t *testing.T) {
 			"put": func(t *rapid.T) {
 				n++
 				put++
-				l.put(waiting(rapid.SampledFrom([]string{"", "a", "b", "c"}).Draw(t, "key"), n, together))
+				l.put(waiting(rapid.SampledFrom([]string{"", "a", "b", "c"}).Draw(t, "key"), n, joinWait))
 			},
 			"take": func(*rapid.T) { take() },
 			"rest": func(*rapid.T) { rest() },
@@ -91,8 +91,8 @@ func TestLanes_WaitForABatchThatRunsButNotLong(t *testing.T) {
 			t.Fatalf("%d messages ran beside the first at once", len(second))
 		}
 		start := time.Now()
-		if second := l.take(nil); len(second) != 2 || time.Since(start) != together {
-			t.Errorf("%d messages after %v, want 2 after %v", len(second), time.Since(start), together)
+		if second := l.take(nil); len(second) != 2 || time.Since(start) != joinWait {
+			t.Errorf("%d messages after %v, want 2 after %v", len(second), time.Since(start), joinWait)
 		}
 		l.put(waiting("", 4, 0))
 		l.rest(first)
@@ -106,11 +106,16 @@ func TestLanes_GiveBackWhatNobodyTook(t *testing.T) {
 	t.Parallel()
 	l := newLanes(1, 2)
 	for n := range uint64(4) {
-		l.put(waiting("k", n+1, together))
+		l.put(waiting("k", n+1, joinWait))
 	}
-	l.put(waiting("", 5, together))
+	l.put(waiting("", 5, joinWait))
 	batch := l.take(now())
 	if rest := l.empty(); len(batch) != 2 || len(rest) != 3 || l.take(now()) != nil {
 		t.Errorf("%d taken, %d left, want 2 and 3", len(batch), len(rest))
+	}
+	l.put(waiting("k", 6, joinWait)) // the broker was late with it
+	l.rest(batch)
+	if late := l.take(now()); len(late) != 1 {
+		t.Errorf("%d messages that came after the end were handed out, want 1", len(late))
 	}
 }

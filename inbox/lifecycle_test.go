@@ -216,7 +216,7 @@ func TestWorker_BringsItsConsumerToShape(t *testing.T) {
 	e.publish("m.b", "")
 	e.eventuallySettled()
 	got := e.consumerInfo().Config
-	if got.AckWait != 20*time.Second || got.MaxAckPending != 5000 || got.MaxDeliver != -1 || got.Description != "kept" ||
+	if got.AckWait != 20*time.Second || got.MaxAckPending != 20_000 || got.MaxDeliver != -1 || got.Description != "kept" ||
 		len(got.FilterSubjects) != 2 {
 		t.Errorf("consumer = %+v", got)
 	}

@@ -98,6 +98,7 @@ func (p *pass) undo(ctx context.Context, g *group, cause error) error {
 	if err := p.exec(ctx, undoSQL); err != nil {
 		return errors.Join(cause, err)
 	}
+	p.at.Store(nil) // it has been dealt with
 	if e, told := errors.AsType[*memberError](cause); told && e.kept > 0 {
 		p.ran = append(p.ran, g.head(e.kept))
 		p.safe = len(p.ran)

@@ -110,7 +110,7 @@ func commit(ctx context.Context, conn *pgxpool.Conn, tx pgx.Tx, last *pgx.Batch)
 		return nil
 	}
 	_, told := errors.AsType[*pgconn.PgError](err)
-	err = fmt.Errorf("commit: %w", recorded(err))
+	err = fmt.Errorf("record and commit: %w", recorded(err))
 	switch {
 	case errors.Is(err, pgx.ErrTxCommitRollback):
 		return err

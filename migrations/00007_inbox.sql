@@ -79,7 +79,8 @@ $$;
 -- The primary keys are asked once for each ID, whatever Postgres thought of a
 -- partition when it made the plan: OFFSET 0 keeps EXISTS from becoming a join,
 -- and a partition analyzed while it was empty would be scanned when it no longer
--- is. The plan is made once in a session: it takes ten times as long as to run it.
+-- is. The plan is made once in a session: making it takes ten times as long as
+-- running it.
 CREATE FUNCTION jetbox.settled(consumer_name text, ids uuid[], days date[])
 RETURNS TABLE (id uuid, dead boolean)
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$

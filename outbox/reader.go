@@ -57,7 +57,7 @@ func (r *reader) run(ctx context.Context) error {
 }
 
 // next sends what one poll finds, or walks the window that is open. It returns
-// how many rows there were, at least.
+// how many rows the poll found, pollRows for a window.
 func (r *reader) next(ctx context.Context) (n int, err error) {
 	if !r.at.open {
 		p, err := r.from.poll(ctx, r.at.snap)

@@ -56,7 +56,7 @@ func TestRun_NamesEachMistake(t *testing.T) {
 		"streams mode": {[]string{"relay", "--streams", "maybe"}, vars{"DATABASE_URL": somewhere}, `"maybe" is not ensure or verify`},
 		"lease":        {[]string{"relay", "--config", yaml(t, "relay: {lease: 5ms}")}, vars{"DATABASE_URL": somewhere}, "lease 5ms"},
 		"batch":        {[]string{"worker", "--config", yaml(t, "worker: {batch: 1000000000}")}, vars{"DATABASE_URL": somewhere}, "BatchSize 1000000000"},
-		"small pool":   {[]string{"worker"}, vars{"DATABASE_URL": somewhere + "?pool_max_conns=2"}, "pool_max_conns is 2, need 6"},
+		"small pool":   {[]string{"worker"}, vars{"DATABASE_URL": somewhere + "?pool_max_conns=2"}, "pool_max_conns is 2, need 10"},
 		"no handlers for a stream of one's own": {
 			[]string{"worker", "--config", yaml(t, "streams: [{name: A, subjects: [a.>]}]")},
 			vars{"DATABASE_URL": somewhere},
