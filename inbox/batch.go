@@ -132,7 +132,7 @@ func split(ds []*delivery) (first, again, alone []*delivery) {
 		switch {
 		case d.apart || d.handler.call != nil:
 			alone = append(alone, d)
-		case d.redelivered():
+		case d.again():
 			again = append(again, d)
 		default:
 			first = append(first, d)
@@ -158,6 +158,9 @@ func (s *session) together(ctx context.Context, ds []*delivery) (left [][]*deliv
 				b.Queue(savepointSQL)
 			},
 			func(tx pgx.Tx, last *pgx.Batch) (err error) {
+				if k.remind(ds) {
+					return errTried
+				}
 				_, _, rest := k.split(ds)
 				if r, err = s.runSome(ctx, tx, rest, &at); err == nil {
 					record(last, s.cfg.Consumer, r.ran)
@@ -165,6 +168,9 @@ func (s *session) together(ctx context.Context, ds []*delivery) (left [][]*deliv
 				return err
 			})
 	})
+	if errors.Is(err, errTried) {
+		return [][]*delivery{ds}, nil
+	}
 	if err != nil {
 		s.metrics.rollbacks.Inc()
 		return s.takeApart(ctx, ds, at.Load(), err)
@@ -173,7 +179,7 @@ func (s *session) together(ctx context.Context, ds []*delivery) (left [][]*deliv
 	for _, d := range r.ran {
 		s.ack(ctx, d, outcomeCommitted)
 	}
-	if !ds[0].redelivered() { // those say nothing about the rest
+	if !ds[0].again() { // those say nothing about the rest
 		s.caution.learn(len(r.failed) > 0)
 	}
 	if err := s.settleFailed(ctx, r.failed); err != nil {
@@ -182,6 +188,10 @@ func (s *session) together(ctx context.Context, ds []*delivery) (left [][]*deliv
 	done, dead, _ := k.split(ds)
 	return filled(r.slow), s.settleKnown(ctx, done, dead)
 }
+
+// errTried reports first deliveries of which earlier attempts are on record: how
+// many there were decides how they run.
+var errTried = errors.New("tried before")
 
 // round is what became of a batch in its transaction.
 type round struct{ ran, failed, slow []*delivery }

@@ -67,7 +67,7 @@ func (s *session) letter(ctx context.Context, tx pgx.Tx, d *delivery) (deadlette
 		}
 	}
 	var err error
-	if d.failure != nil || d.redelivered() {
+	if d.failure != nil || d.again() {
 		l.Errors, err = failed(ctx, tx, s.cfg.Consumer, d)
 	}
 	l.Attempts = len(l.Errors)

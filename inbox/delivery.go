@@ -24,6 +24,7 @@ type delivery struct {
 	payload any      // decoded for handler
 	arrived time.Time
 
+	tried   bool    // a delivery of another copy has failed
 	apart   bool    // is to run in a transaction of its own
 	attempt int     // of this run, from 1
 	suspect bool    // a worker did not survive an attempt
@@ -81,6 +82,9 @@ func (d *delivery) id() pgtype.UUID {
 
 func (d *delivery) redelivered() bool { return d.meta.NumDelivered > 1 }
 
+// again says whether d may have attempts on record.
+func (d *delivery) again() bool { return d.redelivered() || d.tried }
+
 // explained says whether each delivery before this one has ended on record.
 func (d *delivery) explained() bool { return d.meta.NumDelivered <= uint64(d.attempt) }
 
@@ -99,7 +103,7 @@ func copies(ds []*delivery) []*delivery {
 // withHistory returns those of ds that may have attempts on record.
 func withHistory(ds []*delivery) (again []*delivery) {
 	for _, d := range ds {
-		if d.redelivered() || d.attempt > 1 {
+		if d.again() || d.attempt > 1 {
 			again = append(again, d)
 		}
 	}

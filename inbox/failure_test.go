@@ -2,6 +2,7 @@ package inbox_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetboxhq/jetbox/inbox"
+	"github.com/jetboxhq/jetbox/integration/testenv"
 	"github.com/jetboxhq/jetbox/internal/wire"
 )
 
@@ -220,5 +222,29 @@ func TestWorker_LeavesAHandlerThatIgnoresItsContext(t *testing.T) {
 	e.wantEffects(3)
 	if good.Load() != 3 {
 		t.Errorf("the others ran %d times, want 3: one left behind has gone on", good.Load())
+	}
+}
+
+// A stream that lost everything gets its messages again, all as first deliveries.
+func TestWorker_TellsACopyThatWasPublishedAgainItsAttempt(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	cfg := e.config()
+	cfg.RetryDelay, cfg.MaxAttempts = time.Hour, 2
+	attempts := make(chan int, 10)
+	e.start(cfg, inbox.HandleTx(e.subject("n"), func(_ context.Context, _ pgx.Tx, m inbox.Message[[]byte]) (none, error) {
+		attempts <- m.Attempt
+		if m.Attempt == 1 {
+			return none{}, errors.New("not yet")
+		}
+		return none{}, nil
+	}))
+	id := e.publish("n", "")
+	testenv.Eventually(t, "the failure", func() bool { return query[int](e, `SELECT count(*) FROM jetbox.failed_attempt`) == 1 })
+	e.publish("n", "", replayed(id, 1))
+	testenv.Eventually(t, "the copy's effect", func() bool { return query[int](e, `SELECT count(*) FROM jetbox.inbox`) == 1 })
+	e.wantNoTrace()
+	if first, second := <-attempts, <-attempts; first != 1 || second != 2 || len(attempts) > 0 {
+		t.Errorf("attempts %d and %d, %d more, want 1 and 2", first, second, len(attempts))
 	}
 }

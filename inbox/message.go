@@ -17,7 +17,7 @@ type Message[T any] struct {
 	Headers     map[string][]string // the application's own
 	ContentType string              // empty for JSON
 	Payload     T
-	// Attempt is 1 for the first run that counts. Within a batch it is always 1.
+	// Attempt is 1 for the first run that counts, and one more for each that failed.
 	Attempt int
 	// StoredAt is when the stream stored the message, by the broker's clock.
 	StoredAt time.Time

@@ -16,31 +16,41 @@ import (
 	"github.com/jetboxhq/jetbox/internal/deadletter"
 )
 
-const settledSQL = `SELECT id, dead FROM jetbox.settled($1, $2, $3)`
+const knownSQL = `SELECT id, state FROM jetbox.known($1, $2, $3)`
 
-// known is what the database has of some deliveries already.
+// known is what the database has of some deliveries already. Tried are those
+// that failed before, under whatever delivery.
 type known struct {
-	done, dead map[uuid.UUID]bool
+	done, dead, tried map[uuid.UUID]bool
 }
 
-// askKnown queues the question which of ds are processed and which are dead;
-// the answer is there once b's results have been read.
+// askKnown queues the question what is known of ds; the answer is there once b's
+// results have been read.
 func askKnown(b *pgx.Batch, consumer string, ds []*delivery) known {
-	k := known{map[uuid.UUID]bool{}, map[uuid.UUID]bool{}}
-	ids, days := make([]pgtype.UUID, len(ds)), make([]pgtype.Date, len(ds))
+	k := known{map[uuid.UUID]bool{}, map[uuid.UUID]bool{}, map[uuid.UUID]bool{}}
+	days := make([]pgtype.Date, len(ds))
 	for i, d := range ds {
-		ids[i], days[i] = d.id(), d.day
+		days[i] = d.day
 	}
-	b.Queue(settledSQL, consumer, ids, days).Query(func(rows pgx.Rows) error {
+	in := map[string]map[uuid.UUID]bool{"done": k.done, "dead": k.dead, "tried": k.tried}
+	b.Queue(knownSQL, consumer, ids(ds), days).Query(func(rows pgx.Rows) error {
 		var id uuid.UUID
-		var dead bool
-		_, err := pgx.ForEachRow(rows, []any{&id, &dead}, func() error {
-			k.done[id], k.dead[id] = k.done[id] || !dead, k.dead[id] || dead
-			return nil
-		})
+		var state string
+		_, err := pgx.ForEachRow(rows, []any{&id, &state}, func() error { in[state][id] = true; return nil })
 		return err
 	})
 	return k
+}
+
+// remind notes which of ds were tried before although they count as first
+// deliveries, as copies do that were published again. It reports whether any were.
+func (k known) remind(ds []*delivery) (any bool) {
+	for _, d := range ds {
+		if k.tried[d.env.ID] && !d.again() {
+			d.tried, any = true, true
+		}
+	}
+	return any
 }
 
 // split separates what is processed and what is dead from the rest.

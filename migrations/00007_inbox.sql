@@ -74,30 +74,33 @@ LANGUAGE sql STABLE SET search_path = jetbox, pg_temp AS $$
 	WHERE i.inhparent = 'jetbox.inbox'::pg_catalog.regclass AND c.relname ~ '^inbox_[0-9]{8}$'
 $$;
 
--- settled returns which of ids, whose days are given with them, consumer_name
--- has processed or has made dead letters. Every batch of a worker asks it.
--- The primary keys are asked once for each ID, whatever Postgres thought of a
--- partition when it made the plan: OFFSET 0 keeps EXISTS from becoming a join,
--- and a partition analyzed while it was empty would be scanned when it no longer
--- is. The plan is made once in a session: making it takes ten times as long as
--- running it.
-CREATE FUNCTION jetbox.settled(consumer_name text, ids uuid[], days date[])
-RETURNS TABLE (id uuid, dead boolean)
+-- known returns what consumer_name has of ids, whose days are given with them:
+-- those it has done, those that are its dead letters, and those that it has tried
+-- and failed at. Every batch of a worker asks it. The indexes are asked once for
+-- each ID, whatever Postgres thought of a table when it made the plan: OFFSET 0
+-- keeps EXISTS from becoming a join, and a partition analyzed while it was empty
+-- would be scanned when it no longer is. The plan is made once in a session:
+-- making it takes ten times as long as running it.
+CREATE FUNCTION jetbox.known(consumer_name text, ids uuid[], days date[])
+RETURNS TABLE (id uuid, state text)
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
 	RETURN QUERY
-	SELECT k.id, false FROM unnest(ids, days) AS k (id, day) WHERE EXISTS (
+	SELECT k.id, 'done' FROM unnest(ids, days) AS k (id, day) WHERE EXISTS (
 		SELECT FROM jetbox.inbox i WHERE i.message_id = k.id AND i.consumer = consumer_name AND i.day = k.day OFFSET 0)
 	UNION ALL
-	SELECT k.id, true FROM unnest(ids) AS k (id) WHERE EXISTS (
-		SELECT FROM jetbox.dead_letter d WHERE d.message_id = k.id AND d.consumer = consumer_name OFFSET 0);
+	SELECT k.id, 'dead' FROM unnest(ids) AS k (id) WHERE EXISTS (
+		SELECT FROM jetbox.dead_letter d WHERE d.message_id = k.id AND d.consumer = consumer_name OFFSET 0)
+	UNION ALL
+	SELECT k.id, 'tried' FROM unnest(ids) AS k (id) WHERE EXISTS (
+		SELECT FROM jetbox.failed_attempt f WHERE f.message_id = k.id AND f.consumer = consumer_name OFFSET 0);
 END $$;
 -- +goose StatementEnd
 REVOKE EXECUTE ON FUNCTION jetbox.maintain_inbox(interval, interval) FROM PUBLIC;
 SELECT jetbox.maintain_inbox('14 days', '14 days');
 
 -- +goose Down
-DROP FUNCTION jetbox.settled(text, uuid[], date[]);
+DROP FUNCTION jetbox.known(text, uuid[], date[]);
 DROP FUNCTION jetbox.maintain_inbox(interval, interval);
 DROP FUNCTION jetbox.inbox_weeks();
 DROP TABLE jetbox.failed_attempt;

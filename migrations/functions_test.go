@@ -233,46 +233,50 @@ func rang(t *testing.T, conn *pgx.Conn, within time.Duration) bool {
 	return err == nil
 }
 
-func TestSettled_KnowsWhatIsDoneAndWhatIsDeadByConsumer(t *testing.T) {
+func TestKnown_TellsWhatIsDoneDeadOrTriedByConsumer(t *testing.T) {
 	t.Parallel()
 	db := testenv.Database(t)
 	const givenSQL = `
 		WITH done AS (
 			INSERT INTO jetbox.inbox (message_id, consumer, day, subject) VALUES
 				('00000000-0000-0000-0000-000000000001', 'w', current_date, 's'),
-				('00000000-0000-0000-0000-000000000002', 'audit', current_date, 's'))
+				('00000000-0000-0000-0000-000000000002', 'audit', current_date, 's')),
+		tried AS (
+			INSERT INTO jetbox.failed_attempt (message_id, consumer, attempt, error) VALUES
+				('00000000-0000-0000-0000-000000000003', 'w', 1, 'e'), ('00000000-0000-0000-0000-000000000005', 'w', 1, 'e'),
+				('00000000-0000-0000-0000-000000000005', 'w', 2, 'e'), ('00000000-0000-0000-0000-000000000006', 'audit', 1, 'e'))
 		INSERT INTO jetbox.dead_letter (message_id, consumer, subject, reason) VALUES
 			('00000000-0000-0000-0000-000000000003', 'w', 's', 'r'), ('00000000-0000-0000-0000-000000000004', 'audit', 's', 'r')`
 	if _, err := db.Exec(t.Context(), givenSQL); err != nil {
 		t.Fatal(err)
 	}
 	const askSQL = `
-		SELECT string_agg(right(id::text, 1) || CASE WHEN dead THEN ' dead' ELSE ' done' END, ', ' ORDER BY id)
-		FROM jetbox.settled('w', ARRAY(SELECT ('00000000-0000-0000-0000-00000000000' || n)::uuid FROM generate_series(1, 5) n),
-			array_fill(current_date, '{5}'))`
+		SELECT string_agg(right(id::text, 1) || ' ' || state, ', ' ORDER BY id, state)
+		FROM jetbox.known('w', ARRAY(SELECT ('00000000-0000-0000-0000-00000000000' || n)::uuid FROM generate_series(1, 6) n),
+			array_fill(current_date, '{6}'))`
 	var got string
-	if err := db.QueryRow(t.Context(), askSQL).Scan(&got); err != nil || got != "1 done, 3 dead" {
-		t.Errorf("settled: %q, %v, want 1 done and 3 dead", got, err)
+	if err := db.QueryRow(t.Context(), askSQL).Scan(&got); err != nil || got != "1 done, 3 dead, 3 tried, 5 tried" {
+		t.Errorf("known: %q, %v, want 1 done, 3 dead and tried, 5 tried", got, err)
 	}
 }
 
-func TestSettled_ScansNoPartitionThatWasEmptyWhenItWasAnalyzed(t *testing.T) {
+func TestKnown_ScansNoPartitionThatWasEmptyWhenItWasAnalyzed(t *testing.T) {
 	t.Parallel()
 	db := testenv.Database(t)
-	if _, err := db.Exec(t.Context(), `ANALYZE jetbox.inbox, jetbox.dead_letter`); err != nil {
+	if _, err := db.Exec(t.Context(), `ANALYZE jetbox.inbox, jetbox.dead_letter, jetbox.failed_attempt`); err != nil {
 		t.Fatal(err)
 	}
-	const askSQL = `SELECT count(*) FROM jetbox.settled('w', ARRAY[gen_random_uuid()], ARRAY[current_date])`
+	const askSQL = `SELECT count(*) FROM jetbox.known('w', ARRAY[gen_random_uuid()], ARRAY[current_date])`
 	const scansSQL = `
-		SELECT coalesce(sum(seq_scan), 0), coalesce(sum(idx_scan), 0) FROM pg_stat_xact_user_tables WHERE relname ~ '^(inbox_|dead_letter)'`
+		SELECT coalesce(sum(seq_scan), 0), coalesce(sum(idx_scan), 0) FROM pg_stat_xact_user_tables WHERE relname ~ '^(inbox_|dead_letter|failed_attempt)'`
 	err := pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(t.Context(), askSQL); err != nil {
 			return err
 		}
 		var scans, lookups int
 		err := tx.QueryRow(t.Context(), scansSQL).Scan(&scans, &lookups)
-		if scans != 0 || lookups != 2 {
-			t.Errorf("%d scans and %d index lookups, want none and 2", scans, lookups)
+		if scans != 0 || lookups != 3 {
+			t.Errorf("%d scans and %d index lookups, want none and 3", scans, lookups)
 		}
 		return err
 	})
