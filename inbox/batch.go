@@ -148,30 +148,12 @@ func (s *session) together(ctx context.Context, ds []*delivery) (left [][]*deliv
 		return nil, nil
 	}
 	start := time.Now()
-	var k known
-	var r round
 	var at atomic.Pointer[group]
-	err = s.untilBegun(ctx, func() error {
-		return inTx(ctx, s.db,
-			func(b *pgx.Batch) {
-				k = askKnown(b, s.cfg.Consumer, ds)
-				b.Queue(savepointSQL)
-			},
-			func(tx pgx.Tx, last *pgx.Batch) (err error) {
-				if k.remind(ds) {
-					return errTried
-				}
-				_, _, rest := k.split(ds)
-				if r, err = s.runSome(ctx, tx, rest, &at); err == nil {
-					record(last, s.cfg.Consumer, r.ran)
-				}
-				return err
-			})
-	})
-	if errors.Is(err, errTried) {
+	k, r, err := s.commitTogether(ctx, ds, &at)
+	switch {
+	case errors.Is(err, errTried):
 		return [][]*delivery{ds}, nil
-	}
-	if err != nil {
+	case err != nil:
 		s.metrics.rollbacks.Inc()
 		return s.takeApart(ctx, ds, at.Load(), err)
 	}
@@ -187,6 +169,28 @@ func (s *session) together(ctx context.Context, ds []*delivery) (left [][]*deliv
 	}
 	done, dead, _ := k.split(ds)
 	return filled(r.slow), s.settleKnown(ctx, done, dead)
+}
+
+// commitTogether runs and records what is not known of ds, and commits it.
+func (s *session) commitTogether(ctx context.Context, ds []*delivery, at *atomic.Pointer[group]) (k known, r round, err error) {
+	err = s.untilBegun(ctx, func() error {
+		return inTx(ctx, s.db,
+			func(b *pgx.Batch) {
+				k = askKnown(b, s.cfg.Consumer, ds)
+				b.Queue(savepointSQL)
+			},
+			func(tx pgx.Tx, last *pgx.Batch) (err error) {
+				if k.remind(ds) {
+					return errTried
+				}
+				_, _, rest := k.split(ds)
+				if r, err = s.runSome(ctx, tx, rest, at); err == nil {
+					record(last, s.cfg.Consumer, r.ran)
+				}
+				return err
+			})
+	})
+	return k, r, err
 }
 
 // errTried reports first deliveries of which earlier attempts are on record: how

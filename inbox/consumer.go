@@ -19,7 +19,7 @@ var ErrConsumer = errors.New("inbox: consumer")
 
 // maxAckPending lets several workers hold what they need; messages that wait
 // for their next attempt count too.
-const maxAckPending = 20000
+const maxAckPending = 20_000
 
 // consumerConfig is the durable consumer the worker needs. There is no BackOff:
 // it would change the delays of NakWithDelay. MaxDeliver is unlimited because a
