@@ -79,7 +79,7 @@ func refused(err error) error {
 		return fmt.Errorf("%w: %w: a work queue gives each message to one consumer, so give this one FilterSubjects that no other has",
 			ErrConsumer, err)
 	}
-	if ok && (e.Code == 400 || e.ErrorCode == jetstream.JSErrCodeOverlappingFilterSubjects) {
+	if ok && (e.Code == 400 && e.ErrorCode != streams.NoPeers || e.ErrorCode == jetstream.JSErrCodeOverlappingFilterSubjects) {
 		return fmt.Errorf("%w: %w", ErrConsumer, err)
 	}
 	return fmt.Errorf("consumer: %w", err)

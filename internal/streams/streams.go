@@ -147,10 +147,14 @@ func update(ctx context.Context, js jetstream.JetStream, have, want jetstream.St
 	return nil
 }
 
+// NoPeers is what a cluster answers that has too few servers for the replicas, as
+// any has while it starts or while a server is away.
+const NoPeers = jetstream.ErrorCode(10005)
+
 // refused tells a server that says no from one that cannot serve now (503).
 func refused(name, step string, err error) error {
 	var api *jetstream.APIError
-	if errors.As(err, &api) && api.Code != http.StatusServiceUnavailable {
+	if errors.As(err, &api) && api.Code != http.StatusServiceUnavailable && api.ErrorCode != NoPeers {
 		return misconfigured(name, []string{fmt.Sprintf("%s: %s", step, api.Description)})
 	}
 	return fmt.Errorf("stream %s: %s: %w", name, step, err)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetboxhq/jetbox/integration/testenv"
@@ -219,6 +220,25 @@ func TestEnsure_SaysWhatTheServerRefuses(t *testing.T) {
 	err := ensure(t, js, false, first, second)
 	if !errors.Is(err, streams.ErrConfig) || !strings.Contains(err.Error(), "stream "+second.Name+": create: subjects overlap") {
 		t.Errorf("Ensure = %v, want ErrConfig that says the subjects overlap", err)
+	}
+}
+
+// A cluster of three that is asked for five stands for one that has just started.
+func TestEnsure_WaitsForServersThatAReplicatedStreamNeeds(t *testing.T) {
+	t.Parallel()
+	nc, err := nats.Connect(testenv.Cluster(t)[0].ClientURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := streams.Default()
+	c.Replicas = 5
+	if err := ensure(t, js, false, c); err == nil || errors.Is(err, streams.ErrConfig) || !strings.Contains(err.Error(), "no suitable peers") {
+		t.Errorf("Ensure = %v, want one that may pass, about peers", err)
 	}
 }
 
