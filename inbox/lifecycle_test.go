@@ -231,12 +231,17 @@ func TestRun_EndsWhenTheDatabaseLacksWhatItNeeds(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(empty.Close)
+	older := testenv.Database(t)
+	if _, err := older.Exec(t.Context(), `DROP FUNCTION jetbox.known`); err != nil {
+		t.Fatal(err)
+	}
 	cases := map[string]struct {
 		db      *pgxpool.Pool
 		handler inbox.Handler
 		want    string
 	}{
 		"no schema":            {empty, e.effect("n"), "is the schema migrated"},
+		"an older schema":      {older, e.effect("n"), "is the schema migrated"},
 		"no function":          {e.db, inbox.SQLFunction(e.subject("n"), "app.nothing"), "app.nothing(jetbox.message) does not exist"},
 		"function of many":     {e.db, inbox.SQLFunction(e.subject("n"), "public.rows"), "does not return a single value"},
 		"function of bad name": {e.db, inbox.SQLFunction(e.subject("n"), "x(); DROP TABLE y"), "want name or schema.name"},

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 
@@ -35,6 +36,11 @@ func (w *Worker) prepare(ctx context.Context) error {
 func (w *Worker) prepareOnce(ctx context.Context) error {
 	if err := w.refreshDays(ctx); err != nil {
 		return unlessLasting(err)
+	}
+	var b pgx.Batch
+	askKnown(&b, w.cfg.Consumer, nil) // may we, and is there an answer?
+	if err := w.db.SendBatch(ctx, &b).Close(); err != nil {
+		return unlessLasting(fmt.Errorf("ask for known messages: %w", err))
 	}
 	var errs []error
 	for i := range w.handlers {
