@@ -28,7 +28,7 @@ type WorkerConfig struct {
 	// Zero means 500.
 	BatchSize int
 	// Concurrency is how many batches run at once, on as many connections to
-	// Postgres: the pool should have two more. Zero means 8.
+	// Postgres; see Connections for the pool. Zero means 8.
 	Concurrency int
 	// Calls is how many handlers made with Handle run at once. Zero means 32.
 	Calls int
@@ -58,11 +58,20 @@ type WorkerConfig struct {
 
 const day = 24 * time.Hour
 
+// defaultConcurrency is what WorkerConfig says of Concurrency.
+const defaultConcurrency = 8
+
+// Connections is how many connections to Postgres the worker's pool should have:
+// one a batch, one for upkeep and one to be asked whether it is ready.
+func (c WorkerConfig) Connections() int {
+	return cmp.Or(c.Concurrency, defaultConcurrency) + 2
+}
+
 func (c WorkerConfig) withDefaults(handlers []Handler) WorkerConfig {
 	c.Stream = cmp.Or(c.Stream, "JOBS")
 	c.Consumer = cmp.Or(c.Consumer, "worker")
 	c.BatchSize = cmp.Or(c.BatchSize, 500)
-	c.Concurrency = cmp.Or(c.Concurrency, 8)
+	c.Concurrency = cmp.Or(c.Concurrency, defaultConcurrency)
 	c.Calls = cmp.Or(c.Calls, 32)
 	c.MaxAttempts = cmp.Or(c.MaxAttempts, 5)
 	c.RetryDelay = cmp.Or(c.RetryDelay, time.Second)

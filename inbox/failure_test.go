@@ -49,56 +49,59 @@ func (e *env) publishAround() (bad uuid.UUID) {
 	return bad
 }
 
+// wayToFail is what a handler does to a message, and what its letter then says.
+type wayToFail struct {
+	do       func(ctx context.Context, tx pgx.Tx, m inbox.Message[[]byte]) error
+	attempts int
+	reason   []string
+}
+
+var waysToFail = map[string]wayToFail{
+	"permanent error": {
+		func(context.Context, pgx.Tx, inbox.Message[[]byte]) error { return inbox.Permanent(errTest) },
+		1,
+		[]string{errTest.Error()},
+	},
+	"any other error": {
+		func(context.Context, pgx.Tx, inbox.Message[[]byte]) error { return errTest },
+		3,
+		[]string{"attempt 3 of 3 failed", errTest.Error()},
+	},
+	"retry after": {
+		func(context.Context, pgx.Tx, inbox.Message[[]byte]) error {
+			return inbox.RetryAfter(time.Millisecond, errTest)
+		},
+		3,
+		[]string{"attempt 3 of 3 failed", errTest.Error()},
+	},
+	"panic": {
+		func(context.Context, pgx.Tx, inbox.Message[[]byte]) error { panic("boom") },
+		3,
+		[]string{"handler panicked: boom"},
+	},
+	"goexit": {
+		func(context.Context, pgx.Tx, inbox.Message[[]byte]) error { runtime.Goexit(); return nil },
+		3,
+		[]string{"runtime.Goexit"},
+	},
+	"swallowed SQL error": {func(ctx context.Context, tx pgx.Tx, _ inbox.Message[[]byte]) error {
+		_, _ = tx.Exec(ctx, `SELECT 1/0`)
+		return nil
+	}, 3, []string{"success from a transaction that had failed"}},
+	"commit": {
+		func(ctx context.Context, tx pgx.Tx, _ inbox.Message[[]byte]) error { return tx.Commit(ctx) },
+		3,
+		[]string{"belongs to the worker"},
+	},
+	"deferred constraint": {func(ctx context.Context, tx pgx.Tx, m inbox.Message[[]byte]) error {
+		_, err := tx.Exec(ctx, `INSERT INTO strict VALUES (1), (1)`)
+		return err
+	}, 3, []string{"commit", "23505"}},
+}
+
 func TestWorker_IsolatesTheMessageThatFails(t *testing.T) {
 	t.Parallel()
-	type attempt = func(ctx context.Context, tx pgx.Tx, m inbox.Message[[]byte]) error
-	cases := map[string]struct {
-		do       attempt
-		attempts int
-		reason   []string
-	}{
-		"permanent error": {
-			func(context.Context, pgx.Tx, inbox.Message[[]byte]) error { return inbox.Permanent(errTest) },
-			1,
-			[]string{errTest.Error()},
-		},
-		"any other error": {
-			func(context.Context, pgx.Tx, inbox.Message[[]byte]) error { return errTest },
-			3,
-			[]string{"attempt 3 of 3 failed", errTest.Error()},
-		},
-		"retry after": {
-			func(context.Context, pgx.Tx, inbox.Message[[]byte]) error {
-				return inbox.RetryAfter(time.Millisecond, errTest)
-			},
-			3,
-			[]string{"attempt 3 of 3 failed", errTest.Error()},
-		},
-		"panic": {
-			func(context.Context, pgx.Tx, inbox.Message[[]byte]) error { panic("boom") },
-			3,
-			[]string{"handler panicked: boom"},
-		},
-		"goexit": {
-			func(context.Context, pgx.Tx, inbox.Message[[]byte]) error { runtime.Goexit(); return nil },
-			3,
-			[]string{"runtime.Goexit"},
-		},
-		"swallowed SQL error": {func(ctx context.Context, tx pgx.Tx, _ inbox.Message[[]byte]) error {
-			_, _ = tx.Exec(ctx, `SELECT 1/0`)
-			return nil
-		}, 3, []string{"success from a transaction that had failed"}},
-		"commit": {
-			func(ctx context.Context, tx pgx.Tx, _ inbox.Message[[]byte]) error { return tx.Commit(ctx) },
-			3,
-			[]string{"belongs to the worker"},
-		},
-		"deferred constraint": {func(ctx context.Context, tx pgx.Tx, m inbox.Message[[]byte]) error {
-			_, err := tx.Exec(ctx, `INSERT INTO strict VALUES (1), (1)`)
-			return err
-		}, 3, []string{"commit", "23505"}},
-	}
-	for name, c := range cases {
+	for name, c := range waysToFail {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			e := newEnv(t)

@@ -26,10 +26,10 @@ type lanes struct {
 	late       *time.Timer
 }
 
-// chain is a message without a key, or what waits with one key.
+// chain is a message without a key, or what waits with one key. It is in line
+// while it has messages and none of it runs.
 type chain struct {
 	ds      []*delivery
-	lined   bool
 	running bool // a batch has messages of it
 }
 
@@ -45,12 +45,13 @@ func (l *lanes) put(d *delivery) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c := l.chain(d.env.Key)
-	c.ds = append(c.ds, d)
-	if c.lined {
+	if !c.running {
 		l.waiting++
-	} else if !c.running {
-		l.lineUp(c)
+		if len(c.ds) == 0 {
+			l.line = append(l.line, c)
+		}
 	}
+	c.ds = append(c.ds, d)
 	l.begin()
 }
 
@@ -65,11 +66,6 @@ func (l *lanes) chain(key string) *chain {
 		l.keys[key] = c
 	}
 	return c
-}
-
-func (l *lanes) lineUp(c *chain) {
-	c.lined = true
-	l.line, l.waiting = append(l.line, c), l.waiting+len(c.ds)
 }
 
 // take waits for a batch, which the caller ends with rest. It returns none once
@@ -105,7 +101,7 @@ func (l *lanes) rest(batch []*delivery) {
 		}
 		c.running = false
 		if len(c.ds) > 0 {
-			l.lineUp(c)
+			l.line, l.waiting = append(l.line, c), l.waiting+len(c.ds)
 		} else {
 			delete(l.keys, d.env.Key)
 		}
@@ -142,7 +138,7 @@ func (l *lanes) fill() (batch []*delivery) {
 		var c *chain
 		c, l.line = shift(l.line)
 		l.waiting -= len(c.ds)
-		for c.lined, c.running = false, true; len(c.ds) > 0 && !full(); {
+		for c.running = true; len(c.ds) > 0 && !full(); {
 			var d *delivery
 			d, c.ds = shift(c.ds)
 			batch, bytes = append(batch, d), bytes+len(d.msg.Data())
@@ -163,7 +159,7 @@ func (l *lanes) empty() (rest []*delivery) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, c := range append(l.line, slices.Collect(maps.Values(l.keys))...) {
-		rest, c.ds, c.lined = append(rest, c.ds...), nil, false
+		rest, c.ds = append(rest, c.ds...), nil
 	}
 	l.line, l.waiting = nil, 0
 	l.late.Stop()

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -102,11 +101,7 @@ func (s *settings) checkWorker() {
 	}
 }
 
-// connections is how many the worker needs: one a batch, one for upkeep and one
-// to be asked whether it is ready.
-func (s *settings) connections() int32 {
-	return int32(cmp.Or(s.worker.Concurrency, 8)) + 2
-}
+func (s *settings) connections() int32 { return int32(s.worker.Connections()) }
 
 // checkPool notes a pool that was made too small on purpose.
 func (s *settings) checkPool(db *pgxpool.Config) {

@@ -80,11 +80,12 @@ func acknowledged(ctx context.Context, s jetstream.Stream) (int, error) {
 // Its NATS connection has an inbox of its own: whoever listens to that must not
 // keep the requests of a worker before it alive.
 func (l *lab) runWorker(ctx context.Context, s jetstream.Stream, inboxPrefix string, handler inbox.Handler) (func(context.Context) error, error) {
-	db, err := l.pool(ctx, 10) // as jetbox worker does: one a batch, and two
+	cfg := inbox.WorkerConfig{Stream: s.CachedInfo().Config.Name}
+	db, err := l.pool(ctx, cfg.Connections())
 	if err != nil {
 		return nil, err
 	}
-	worker, err := inbox.NewWorker(db, func() (*nats.Conn, error) { return l.dial(inboxPrefix) }, inbox.WorkerConfig{Stream: s.CachedInfo().Config.Name}, handler)
+	worker, err := inbox.NewWorker(db, func() (*nats.Conn, error) { return l.dial(inboxPrefix) }, cfg, handler)
 	if err != nil {
 		db.Close()
 		return nil, err

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/jetboxhq/jetbox/integration/testenv"
@@ -226,12 +225,7 @@ func TestEnsure_SaysWhatTheServerRefuses(t *testing.T) {
 // A cluster of three that is asked for five stands for one that has just started.
 func TestEnsure_WaitsForServersThatAReplicatedStreamNeeds(t *testing.T) {
 	t.Parallel()
-	nc, err := nats.Connect(testenv.Cluster(t)[0].ClientURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
+	js, err := jetstream.New(testenv.Dial(t, testenv.Cluster(t)[0].ClientURL()))
 	if err != nil {
 		t.Fatal(err)
 	}
