@@ -45,6 +45,7 @@ func inTx(ctx context.Context, db *pgxpool.Pool, ask func(*pgx.Batch), fn func(t
 		return away(fmt.Errorf("connect: %w", err))
 	}
 	defer conn.Release()
+	teachUUID(conn.Conn())
 	tx, err := begin(ctx, conn, ask)
 	if err != nil {
 		return away(fmt.Errorf("begin: %w", err))
