@@ -18,7 +18,7 @@ var upkeep = map[string][]string{
 		`LOCK TABLE jetbox.outbox_0 IN ACCESS EXCLUSIVE MODE`,
 		`SELECT setval('jetbox.outbox_id_seq', 1 << 24, false) FROM jetbox.outbox_id_seq WHERE last_value < 0`,
 		`DELETE FROM jetbox.relay_batch WHERE published_at < now() - interval '2 days'`,
-		`SELECT jetbox.summarize_outbox(0)`,
+		`SELECT jetbox.summarize_outbox(0, 0)`,
 		`SELECT FROM jetbox.inbox i WHERE i.message_id = jetbox.uuidv7() AND i.consumer = 'w'`,
 	},
 	"jetbox_worker": {
@@ -158,7 +158,7 @@ func TestRoles_DefinerFunctionsPinTheirSearchPathAndAreNotForEveryone(t *testing
 	if open := list(); len(open) > 0 {
 		t.Errorf("SECURITY DEFINER without a pinned search_path, or for PUBLIC: %v", open)
 	}
-	if _, err := db.Exec(t.Context(), `ALTER FUNCTION jetbox.summarize_outbox(int) RESET search_path`); err != nil {
+	if _, err := db.Exec(t.Context(), `ALTER FUNCTION jetbox.summarize_outbox(int, bigint) RESET search_path`); err != nil {
 		t.Fatal(err)
 	}
 	if open := list(); len(open) != 1 {

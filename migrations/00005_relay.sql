@@ -41,17 +41,28 @@ CREATE TABLE jetbox.relay_lease (
 INSERT INTO jetbox.relay_lease (epoch, owner, expires_at) VALUES (0, '', 'epoch');
 
 -- +goose StatementBegin
--- summarize_outbox lets the BRIN of one child of the ring cover its newest pages;
--- only the table's owner may, and the relay need not be that.
-CREATE FUNCTION jetbox.summarize_outbox(child int) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = jetbox, pg_temp AS $$
-	SELECT pg_catalog.brin_summarize_new_values(
-		pg_catalog.format('jetbox.outbox_%s_brin', child)::pg_catalog.regclass)
-$$;
-REVOKE EXECUTE ON FUNCTION jetbox.summarize_outbox(int) FROM PUBLIC;
+-- summarize_outbox lets the BRIN of one child of the ring cover its pages from
+-- block on, at most a quarter of a gigabyte of them, and returns where to go on.
+-- The range that is being filled has to wait: if it were covered, each INSERT would
+-- have to widen it. A vacuum of the child is not waited for. Only the table's owner
+-- may, and the relay need not be that.
+CREATE FUNCTION jetbox.summarize_outbox(child int, block bigint) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = jetbox, pg_temp SET lock_timeout = '50ms' AS $$
+DECLARE
+	outbox CONSTANT regclass := pg_catalog.format('jetbox.outbox_%s', child);
+	brin CONSTANT regclass := pg_catalog.format('jetbox.outbox_%s_brin', child);
+	filled CONSTANT bigint := pg_catalog.pg_relation_size(outbox) / pg_catalog.current_setting('block_size')::bigint / 32;
+BEGIN
+	FOR range IN block / 32 .. least(filled, block / 32 + 1024) - 1 LOOP
+		PERFORM pg_catalog.brin_summarize_range(brin, 32 * range);
+		block := 32 * (range + 1);
+	END LOOP;
+	RETURN block;
+END $$;
+REVOKE EXECUTE ON FUNCTION jetbox.summarize_outbox(int, bigint) FROM PUBLIC;
 -- +goose StatementEnd
 
 -- +goose Down
-DROP FUNCTION jetbox.summarize_outbox(int);
+DROP FUNCTION jetbox.summarize_outbox(int, bigint);
 DROP TABLE jetbox.relay_lease;
 DROP TABLE jetbox.relay_batch;

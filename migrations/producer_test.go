@@ -84,7 +84,7 @@ func TestProducer_MayNothingElse(t *testing.T) {
 		"read dead letters":     `SELECT * FROM jetbox.dead_letter`,
 		"forge the inbox":       `INSERT INTO jetbox.inbox (message_id, consumer, day, subject) VALUES (jetbox.uuidv7(), 'c', '-infinity', 's')`,
 		"maintain the inbox":    `SELECT jetbox.maintain_inbox('0', '0')`,
-		"summarize the outbox":  `SELECT jetbox.summarize_outbox(0)`,
+		"summarize the outbox":  `SELECT jetbox.summarize_outbox(0, 0)`,
 		"make a table":          `CREATE TABLE jetbox.mine ()`,
 	} {
 		t.Run(name, func(t *testing.T) {

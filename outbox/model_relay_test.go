@@ -49,7 +49,7 @@ func (r *modelRelay) start() {
 		return
 	}
 	r.out = make(chan *batch, 4096)
-	r.rd = &reader{from: r.w.db, at: at, pace: newPace(), out: r.out, m: r.w.m, sending: func() {}, caughtUp: func() {}}
+	r.rd = &reader{from: r.w.db, at: at, pace: newPace(), out: r.out, m: r.w.m, sending: func() {}, caughtUp: func() {}, backlog: func() {}}
 	r.pub = &publisher{maxPayload: 1 << 40, generation: r.led.generation, pace: r.rd.pace, lease: r.lease, m: r.w.m, targets: []*target{{
 		name: "JOBS", subjects: []string{"jobs.>"}, route: modelRoute{r.w.broker, r.lease},
 		state: streamState{Created: r.w.broker.created, LastSeq: uint64(len(r.w.broker.stored))},

@@ -69,9 +69,14 @@ func pass(ctx context.Context, in <-chan *batch, out chan<- *batch, step func(*b
 }
 
 func (s *session) record(ctx context.Context, led *ledger, in <-chan *batch) error {
+	rows := 0
 	for b := range in {
 		if err := led.append(ctx, b); err != nil {
 			return err
+		}
+		if rows += len(b.rows); rows >= coverEvery {
+			rows = 0
+			s.uncover()
 		}
 		s.inFlight.Add(-1)
 		s.m.recorded(b)

@@ -35,6 +35,7 @@ type reader struct {
 	m    *metrics
 
 	sending  func() // called before each batch is sent
+	backlog  func() // called before each walk
 	caughtUp func() // called after a poll that found nothing
 }
 
@@ -68,6 +69,7 @@ func (r *reader) next(ctx context.Context) (n int, err error) {
 		if !p.overflow {
 			return len(p.rows), r.sendPoll(ctx, p)
 		}
+		r.backlog()
 		if err := r.openWindow(ctx, p.snap); err != nil {
 			return 0, fmt.Errorf("open window: %w", err)
 		}

@@ -112,6 +112,8 @@ type Relay struct {
 	cfg   RelayConfig
 	m     *metrics
 	state atomic.Pointer[state]
+
+	covered coverage // of whichever session runs
 }
 
 // state is what keeps the relay from its work; nil is nothing.

@@ -111,10 +111,16 @@ func (r *ring) truncate(ctx context.Context, child int64) error {
 		r.log.LogAttrs(ctx, slog.LevelInfo, "child of the outbox emptied", slog.Int64("child", child))
 		return nil
 	})
-	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "55P03" {
+	if isLocked(err) {
 		return nil
 	}
 	return err
+}
+
+// isLocked reports that another's lock was not waited for any longer.
+func isLocked(err error) bool {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && e.Code == "55P03"
 }
 
 // moveOnSQL jumps to the next child when the live one holds messages older than

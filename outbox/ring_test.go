@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"log/slog"
+	"strconv"
 	"testing"
 	"time"
 
@@ -192,5 +193,53 @@ func TestRing_PrunesTheLedgerButNotItsNewestRow(t *testing.T) {
 	}
 	if n != 1 || newest != 3 {
 		t.Errorf("ledger keeps %d rows up to %d, want only the newest, 3", n, newest)
+	}
+}
+
+func TestCoverage_GoesOnWithEachChildUntilAllIsCovered(t *testing.T) {
+	t.Parallel()
+	l := newRingLab(t)
+	fill := `INSERT INTO jetbox.outbox (subject, payload) SELECT 'a', '1' FROM generate_series(1, 20000)`
+	l.exec(fill)
+	l.nextChild()
+	l.exec(fill)
+	var c coverage
+	for more := true; more; {
+		var err error
+		if more, err = c.extend(t.Context(), l.ring.conn); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for child := range 2 { // the range that is being filled is left
+		var ranges int
+		err := l.db.QueryRow(t.Context(), `SELECT brin_summarize_new_values('jetbox.outbox_`+strconv.Itoa(child)+`_brin')`).Scan(&ranges)
+		if err != nil || ranges > 1 {
+			t.Errorf("child %d has %d ranges without cover, %v", child, ranges, err)
+		}
+	}
+}
+
+func TestCoverage_DoesNotWaitForAVacuum(t *testing.T) {
+	t.Parallel()
+	l := newRingLab(t)
+	l.exec(`INSERT INTO jetbox.outbox (subject, payload) SELECT 'a', '1' FROM generate_series(1, 20000)`)
+	vacuum, err := l.db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := vacuum.Exec(t.Context(), `LOCK TABLE jetbox.outbox_0 IN SHARE UPDATE EXCLUSIVE MODE`); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var c coverage
+	if more, err := c.extend(ctx, l.ring.conn); more || err != nil || c.block != 0 {
+		t.Errorf("extend beside a vacuum = %v, %v, at block %d", more, err, c.block)
+	}
+	if err := vacuum.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if more, err := c.extend(ctx, l.ring.conn); !more || err != nil || c.block == 0 {
+		t.Errorf("extend after the vacuum = %v, %v, at block %d", more, err, c.block)
 	}
 }

@@ -30,7 +30,8 @@ type session struct {
 	healer *healer
 	conns  []*pgx.Conn
 
-	purged chan struct{} // a stream of ours was, says the server
+	purged    chan struct{} // a stream of ours was, says the server
+	uncovered chan struct{} // the BRIN lacks rows
 
 	inFlight atomic.Int64 // batches that are read and not yet recorded
 	behind   atomic.Bool  // something may be pending
@@ -50,9 +51,17 @@ func (s *session) sending() {
 	s.behind.Store(true)
 }
 
+// uncover notes that the BRIN lacks rows.
+func (s *session) uncover() {
+	select {
+	case s.uncovered <- struct{}{}:
+	default: // the last one is still to be looked at
+	}
+}
+
 // session returns what ended it.
 func (r *Relay) session(ctx context.Context) error {
-	s := &session{Relay: r}
+	s := &session{Relay: r, uncovered: make(chan struct{}, 1)}
 	defer s.close()
 	if err := s.connect(ctx); err != nil {
 		return err
@@ -224,7 +233,7 @@ func (s *session) stages(ctx context.Context) (rd *reader, pub *publisher, led *
 	pub.generation, pub.lease, pub.pace, pub.m = led.generation, s.lease, newPace(), s.m
 	rd = &reader{
 		from: &table{conn: readConn}, at: at, pace: pub.pace, m: s.m, sending: s.sending, caughtUp: s.caughtUp,
-		bell: doorbell{conn: readConn, fallback: s.cfg.FallbackPoll, m: s.m},
+		backlog: s.uncover, bell: doorbell{conn: readConn, fallback: s.cfg.FallbackPoll, m: s.m},
 	}
 	return rd, pub, led, nil
 }

@@ -8,10 +8,7 @@ import (
 )
 
 // table is jetbox.outbox as the reader asks it.
-type table struct {
-	conn       *pgx.Conn
-	summarized int64 // the lap whose child was summarized last, in this walk
-}
+type table struct{ conn *pgx.Conn }
 
 // pollSQL returns the snapshot first (id 0), then every row that became visible
 // since the one that $1 (xmax) and $2 (xip) describe.
@@ -69,7 +66,6 @@ const (
 const lastIDSQL = `SELECT last_value FROM jetbox.outbox_id_seq`
 
 func (t *table) startWalk(ctx context.Context) (end int64, err error) {
-	t.summarized = -1
 	if err := t.conn.QueryRow(ctx, lastIDSQL).Scan(&end); err != nil {
 		return 0, fmt.Errorf("find end: %w", err)
 	}
@@ -86,21 +82,6 @@ func (t *table) endWalk(ctx context.Context) error {
 	return nil
 }
 
-const summarizeSQL = `SELECT jetbox.summarize_outbox($1)`
-
-// summarize makes the BRIN cover the child's newest pages: each chunk would
-// read all that it does not cover. The first one does, so as not to wait for it.
-func (t *table) summarize(ctx context.Context, lap int64) error {
-	if lap == t.summarized {
-		return nil
-	}
-	if _, err := t.conn.Exec(ctx, summarizeSQL, lap%children); err != nil {
-		return fmt.Errorf("summarize child %d: %w", lap%children, err)
-	}
-	t.summarized = lap
-	return nil
-}
-
 // chunkSQL names the child: an id range cannot prune partitions that are cut by
 // an expression on id. The window is asked for by functions, so that no plan can
 // come by the index on xid, which finds the whole window for each chunk.
@@ -114,8 +95,7 @@ ORDER BY id
 LIMIT $5`
 
 func (t *table) chunk(ctx context.Context, p position, to int64, each func(row) error) (n int, cut bool, err error) {
-	lap := lapOf(p.pos + 1)
-	rows, err := t.conn.Query(ctx, fmt.Sprintf(chunkSQL, lap%children), binaryFormat,
+	rows, err := t.conn.Query(ctx, fmt.Sprintf(chunkSQL, lapOf(p.pos+1)%children), binaryFormat,
 		p.pos, to, p.prev.text, p.snap.text, chunkIDs)
 	if err != nil {
 		return 0, false, fmt.Errorf("chunk: %w", err)
@@ -130,5 +110,5 @@ func (t *table) chunk(ctx context.Context, p position, to int64, each func(row) 
 	if err := rows.Err(); err != nil {
 		return n, false, fmt.Errorf("chunk: %w", err)
 	}
-	return n, n == chunkIDs, t.summarize(ctx, lap)
+	return n, n == chunkIDs, nil
 }

@@ -13,20 +13,22 @@ import (
 // healEvery is how soon a loss is noticed while the connection stays up.
 const healEvery = 5 * time.Second
 
-// maintain moves scheduled messages that are due, looks for losses and empties
-// old children of the ring, until ctx is done.
+// maintain moves scheduled messages that are due, looks for losses, covers what is
+// new and empties old children of the ring, until ctx is done.
 func (s *session) maintain(ctx context.Context, due <-chan struct{}) error {
 	keeper := &ring{conn: s.upkeep, retention: s.cfg.Retention, log: s.cfg.Logger}
 	turn, heal := time.NewTicker(time.Minute), time.NewTicker(healEvery)
 	defer turn.Stop()
 	defer heal.Stop()
-	for {
+	for s.uncover(); ; {
 		var err error
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-due:
 			err = moveDue(ctx, s.upkeep)
+		case <-s.uncovered:
+			err = s.cover(ctx)
 		case <-heal.C:
 			err = s.heal(ctx)
 		case <-s.purged:
@@ -38,6 +40,15 @@ func (s *session) maintain(ctx context.Context, due <-chan struct{}) error {
 			return unlessDone(ctx, err)
 		}
 	}
+}
+
+// cover does a piece at a time, so that nothing else waits for long.
+func (s *session) cover(ctx context.Context) error {
+	more, err := s.covered.extend(ctx, s.upkeep)
+	if more {
+		s.uncover()
+	}
+	return err
 }
 
 // heal looks for losses. A loss that only the inbox shows is not looked for when

@@ -108,7 +108,7 @@ WITH need (part, relation, privilege) AS (VALUES
 		ELSE has_any_column_privilege(relation, privilege) END
 	UNION ALL
 	SELECT part, 'EXECUTE ON FUNCTION ' || f FROM (VALUES
-		('worker', 'jetbox.maintain_inbox(interval, interval)'), ('relay', 'jetbox.summarize_outbox(int)')) AS f (part, f)
+		('worker', 'jetbox.maintain_inbox(interval, interval)'), ('relay', 'jetbox.summarize_outbox(int, bigint)')) AS f (part, f)
 	WHERE NOT has_function_privilege(f, 'EXECUTE')
 )
 SELECT DISTINCT missing FROM missing
