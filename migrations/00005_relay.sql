@@ -28,6 +28,8 @@ CREATE TABLE jetbox.relay_batch (
 	CONSTRAINT a_window_has_both_a_start_and_a_position
 		CHECK ((prev_snap IS NULL) = (pos_id IS NULL))
 ) WITH (fillfactor = 100);
+-- For who asks about one message, or one child of the ring.
+CREATE INDEX relay_batch_last_id ON jetbox.relay_batch (last_id);
 CREATE INDEX relay_batch_rewound_to ON jetbox.relay_batch (seq, rewound_to) WHERE rewound_to IS NOT NULL;
 
 -- The lease: which relay may publish, by this database's clock alone.

@@ -1,6 +1,6 @@
 -- +goose Up
 -- What became of each message that the outbox still holds: pending, sent or dead,
--- and when. sent_at walks the ledger: ask for a few messages, not for all.
+-- and when. sent_at looks through the ledger: ask for a few messages, not for all.
 CREATE VIEW jetbox.outbox_status AS
 SELECT o.id, o.message_id, o.subject, o.key, o.created_at,
 	CASE
@@ -10,9 +10,9 @@ SELECT o.id, o.message_id, o.subject, o.key, o.created_at,
 		ELSE 'pending'
 	END AS state,
 	(SELECT l.published_at FROM jetbox.relay_batch l
-		WHERE pg_visible_in_snapshot(o.xid, coalesce(l.prev_snap, l.snap))
-			OR (o.id <= l.pos_id AND pg_visible_in_snapshot(o.xid, l.snap))
-		ORDER BY l.seq LIMIT 1) AS sent_at,
+		WHERE l.last_id >= o.id AND (pg_visible_in_snapshot(o.xid, coalesce(l.prev_snap, l.snap))
+			OR (o.id <= l.pos_id AND pg_visible_in_snapshot(o.xid, l.snap)))
+		ORDER BY l.last_id LIMIT 1) AS sent_at,
 	d.reason
 FROM jetbox.outbox o
 LEFT JOIN (SELECT * FROM jetbox.relay_batch ORDER BY seq DESC LIMIT 1) b ON true

@@ -34,15 +34,16 @@ func (b *batch) add(r row) {
 	b.size += r.size()
 }
 
-func (b *batch) lastID() int64 {
-	return b.rows[len(b.rows)-1].id
-}
+func (b *batch) firstID() int64 { return slices.MinFunc(b.rows, byID).id }
+func (b *batch) lastID() int64  { return slices.MaxFunc(b.rows, byID).id }
+
+func byID(a, b row) int { return cmp.Compare(a.id, b.id) }
 
 // split cuts the rows of one poll, which brought the relay from p to snapshot
 // to, into batches. Sorting by id, never by xid, keeps the order per key: a
 // transaction that waits for another's row lock draws its id after it.
 func split(rows []row, p position, to snapshot, full func(*batch) bool) []*batch {
-	slices.SortFunc(rows, func(a, b row) int { return cmp.Compare(a.id, b.id) })
+	slices.SortFunc(rows, byID)
 	batches := []*batch{{replay: p.replay}}
 	for _, r := range rows {
 		last := batches[len(batches)-1]

@@ -137,8 +137,8 @@ func (l *ledger) row(b *batch) pgx.StrictNamedArgs {
 	if b.after.open {
 		args["prev"], args["pos"] = b.after.prev.text, b.after.pos
 	}
-	if n := len(b.rows); n > 0 {
-		args["first"], args["last"] = b.rows[0].id, b.rows[n-1].id
+	if len(b.rows) > 0 {
+		args["first"], args["last"] = b.firstID(), b.lastID()
 	}
 	return args
 }

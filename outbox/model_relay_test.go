@@ -155,8 +155,12 @@ func (r *modelRelay) record(ctx context.Context) {
 	if len(r.published) == 0 {
 		return
 	}
-	if r.survives(r.led.append(ctx, r.published[0])) {
-		r.published = r.published[1:]
+	b, rest := r.published[0], r.published[1:]
+	for len(rest) > 0 && rapid.Bool().Draw(r.w.t, "join") && b.join(rest[0]) {
+		rest = rest[1:]
+	}
+	if r.survives(r.led.append(ctx, b)) {
+		r.published = rest
 		r.w.checkLedger()
 	}
 }

@@ -68,23 +68,6 @@ func pass(ctx context.Context, in <-chan *batch, out chan<- *batch, step func(*b
 	return nil
 }
 
-func (s *session) record(ctx context.Context, led *ledger, in <-chan *batch) error {
-	rows := 0
-	for b := range in {
-		if err := led.append(ctx, b); err != nil {
-			return err
-		}
-		if rows += len(b.rows); rows >= coverEvery {
-			rows = 0
-			s.uncover()
-		}
-		s.inFlight.Add(-1)
-		s.m.recorded(b)
-		s.healthy()
-	}
-	return nil
-}
-
 // beatEvery leaves room for two renewals that fail.
 func (s *session) beatEvery() time.Duration { return min(s.cfg.Lease/3, time.Second) }
 

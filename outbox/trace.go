@@ -9,8 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Trace is one row of a message in the outbox, and the batch that published it
-// first. A message that was redriven has several.
+// Trace is one row of a message in the outbox, and a batch that published it. A
+// message that was redriven has several.
 type Trace struct {
 	OutboxID    int64      `json:"outbox_id" db:"id"`
 	Subject     string     `json:"subject"`
@@ -22,16 +22,17 @@ type Trace struct {
 	Streams map[string]streamState `json:"streams,omitempty"`
 }
 
-// traceSQL walks the ledger for the first batch that covers the row.
+// traceSQL looks for the batch through the batches that end at the row's id or
+// after it, which are as many as were published while its transaction was open.
 const traceSQL = `
 SELECT o.id, o.subject, o.key, o.created_at, b.seq AS batch, b.published_at, b.streams
 FROM jetbox.outbox o
 LEFT JOIN LATERAL (
 	SELECT l.seq, l.published_at, l.streams FROM jetbox.relay_batch l
-	WHERE l.n > 0 AND o.id BETWEEN l.first_id AND l.last_id
+	WHERE l.last_id >= o.id AND l.first_id <= o.id
 		AND (pg_visible_in_snapshot(o.xid, coalesce(l.prev_snap, l.snap))
 			OR (o.id <= l.pos_id AND pg_visible_in_snapshot(o.xid, l.snap)))
-	ORDER BY l.seq LIMIT 1) b ON true
+	ORDER BY l.last_id LIMIT 1) b ON true
 WHERE o.message_id = $1
 ORDER BY o.id`
 
