@@ -9,7 +9,7 @@
 CREATE FUNCTION jetbox.message_status(wanted uuid)
 RETURNS TABLE (status text, subject text, consumer text, result json, reason text, errors jsonb,
 	attempts int, run_at timestamptz, changed_at timestamptz)
-LANGUAGE plpgsql STABLE SET enable_seqscan = off AS $$
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET jit = off AS $$
 BEGIN
 	SELECT 'dead', d.subject, d.consumer, d.reason, d.errors, d.attempts, d.died_at
 	INTO status, subject, consumer, reason, errors, attempts, changed_at
