@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // Message is one message to enqueue. Subject and one of Payload and Bytes are
@@ -37,11 +38,17 @@ type Message struct {
 // ErrPayload reports a message with neither or both of Payload and Bytes.
 var ErrPayload = errors.New("exactly one of Payload and Bytes is required")
 
-const enqueueSQL = `
+const (
+	enqueueSQL = `
 INSERT INTO jetbox.outbox (message_id, subject, key, headers, payload, payload_bytes, content_type)
 SELECT id, subject, key, headers::json, payload::json, bytes, content_type
-FROM unnest(@ids::uuid[], @subjects::text[], @keys::text[], @headers::text[], @payloads::text[], @bytes::bytea[], @types::text[])
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::text[])
 	AS m (id, subject, key, headers, payload, bytes, content_type)`
+	// enqueueOneSQL spares a single message the sixth of its price that unnest is.
+	enqueueOneSQL = `
+INSERT INTO jetbox.outbox (message_id, subject, key, headers, payload, payload_bytes, content_type)
+VALUES ($1, $2, $3, $4::text::json, $5::text::json, $6, $7)`
+)
 
 // Enqueue inserts msgs as part of tx: they are published if and only if tx
 // commits. It is one round trip, waits for no broker and no relay, and fails as
@@ -53,11 +60,11 @@ func Enqueue(ctx context.Context, tx pgx.Tx, msgs ...Message) error {
 			return fmt.Errorf("outbox: enqueue message %d: %w", i, err)
 		}
 	}
-	_, err := tx.Exec(ctx, enqueueSQL, pgx.StrictNamedArgs{
-		"ids": c.ids, "subjects": c.subjects, "keys": c.keys, "headers": c.headers,
-		"payloads": c.payloads, "bytes": c.bytes, "types": c.types,
-	})
-	if err != nil {
+	sql, args := enqueueSQL, []any{c.ids, c.subjects, c.keys, c.headers, c.payloads, c.bytes, c.types}
+	if len(msgs) == 1 {
+		sql, args = enqueueOneSQL, []any{c.ids[0], c.subjects[0], c.keys[0], c.headers[0], c.payloads[0], c.bytes[0], c.types[0]}
+	}
+	if _, err := tx.Exec(ctx, sql, args...); err != nil {
 		return fmt.Errorf("outbox: enqueue: %w", err)
 	}
 	return nil
@@ -65,7 +72,7 @@ func Enqueue(ctx context.Context, tx pgx.Tx, msgs ...Message) error {
 
 // columns holds messages the way unnest takes them; nil stands for NULL.
 type columns struct {
-	ids                            []uuid.UUID
+	ids                            []pgtype.UUID
 	subjects                       []string
 	keys, headers, payloads, types []*string
 	bytes                          [][]byte
@@ -87,7 +94,7 @@ func (c *columns) add(m Message) error {
 	if err != nil {
 		return fmt.Errorf("payload: %w", err)
 	}
-	c.ids = append(c.ids, id)
+	c.ids = append(c.ids, pgtype.UUID{Bytes: id, Valid: true})
 	c.subjects = append(c.subjects, m.Subject)
 	c.keys = append(c.keys, nullable(m.Key))
 	c.headers = append(c.headers, headers)
