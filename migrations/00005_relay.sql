@@ -1,5 +1,5 @@
 -- +goose Up
--- The ledger: one row per published batch, never updated. The newest row is the
+-- The ledger: one row for a published batch, or a few small ones, never updated. The newest row is the
 -- relay's position, and its primary key is the compare-and-swap that fences a
 -- relay which lost its lease.
 CREATE TABLE jetbox.relay_batch (
@@ -24,6 +24,7 @@ CREATE TABLE jetbox.relay_batch (
 	-- {"JOBS": {"created": "2026-11-22T10:00:00Z", "last_seq": 42}}: the state of
 	-- each stream this batch went to, to notice later what the broker has lost.
 	streams      jsonb       NOT NULL DEFAULT '{}',
+	-- When the first batch was.
 	published_at timestamptz NOT NULL DEFAULT clock_timestamp(),
 	CONSTRAINT a_window_has_both_a_start_and_a_position
 		CHECK ((prev_snap IS NULL) = (pos_id IS NULL))
@@ -44,9 +45,9 @@ INSERT INTO jetbox.relay_lease (epoch, owner, expires_at) VALUES (0, '', 'epoch'
 
 -- +goose StatementBegin
 -- summarize_outbox lets the BRIN of one child of the ring cover its pages from
--- block on, at most a quarter of a gigabyte of them, and returns where to go on.
--- The range that is being filled has to wait: if it were covered, each INSERT would
--- have to widen it. A vacuum of the child is not waited for. Only the table's owner
+-- block on, at most a quarter of a gigabyte of them, and returns where to go on:
+-- further back where the child has become smaller. The range at its end is left out:
+-- if it were covered, each INSERT would have to widen it. A vacuum of the child is not waited for. Only the table's owner
 -- may, and the relay need not be that.
 CREATE FUNCTION jetbox.summarize_outbox(child int, block bigint) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = jetbox, pg_temp SET lock_timeout = '50ms' AS $$
@@ -59,7 +60,7 @@ BEGIN
 		PERFORM pg_catalog.brin_summarize_range(brin, 32 * range);
 		block := 32 * (range + 1);
 	END LOOP;
-	RETURN block;
+	RETURN least(block, 32 * filled);
 END $$;
 REVOKE EXECUTE ON FUNCTION jetbox.summarize_outbox(int, bigint) FROM PUBLIC;
 -- +goose StatementEnd

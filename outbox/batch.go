@@ -3,12 +3,13 @@ package outbox
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/jetboxhq/jetbox/internal/deadletter"
 )
 
-// A batch is published together and is one row of the ledger: at most so many
-// messages that the wait for its last ack hardly counts, and few enough bytes that
+// A batch is published together and recorded as a whole: at most so many messages
+// that the wait for its last ack hardly counts, and few enough bytes that
 // several batches in flight stay small.
 const (
 	batchRows  = 8000
@@ -25,6 +26,7 @@ type batch struct {
 	groups map[*target]*group // what goes to each stream
 
 	// What publishing adds for the ledger.
+	stored  time.Time
 	streams map[string]streamState
 	dead    []deadletter.Letter
 }

@@ -25,7 +25,7 @@ func (c *coverage) extend(ctx context.Context, conn *pgx.Conn) (more bool, err e
 		return false, fmt.Errorf("find live child: %w", err)
 	}
 	live := lapOf(last)
-	if oldest := live - children + 1; c.lap < oldest {
+	if oldest := max(0, live-children+1); c.lap < oldest || c.lap > live {
 		*c = coverage{lap: oldest}
 	}
 	err = conn.QueryRow(ctx, summarizeSQL, c.lap%children, c.block).Scan(&to)

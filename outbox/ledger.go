@@ -75,8 +75,9 @@ func parsePosition(snap, prev string, pos int64) (position, error) {
 // appendSQL writes no row when the lease has a newer epoch. That only fails
 // fast; the primary key is what decides between two relays.
 const appendSQL = `
-INSERT INTO jetbox.relay_batch (seq, epoch, generation, replay, snap, prev_snap, pos_id, n, first_id, last_id, streams)
-SELECT @seq, @epoch, @generation, @replay, @snap::text::pg_snapshot, @prev::text::pg_snapshot, @pos, @n, @first, @last, @streams
+INSERT INTO jetbox.relay_batch (seq, epoch, generation, replay, snap, prev_snap, pos_id, n, first_id, last_id, streams, published_at)
+SELECT @seq, @epoch, @generation, @replay, @snap::text::pg_snapshot, @prev::text::pg_snapshot, @pos, @n, @first, @last, @streams,
+	clock_timestamp() - @age::interval
 FROM jetbox.relay_lease
 WHERE epoch = @epoch`
 
@@ -132,7 +133,7 @@ func (l *ledger) row(b *batch) pgx.StrictNamedArgs {
 	args := pgx.StrictNamedArgs{
 		"seq": l.seq + 1, "epoch": l.epoch, "generation": l.generation, "replay": b.after.replay,
 		"snap": b.after.snap.text, "prev": nil, "pos": nil,
-		"n": len(b.rows), "first": nil, "last": nil, "streams": string(streams),
+		"n": len(b.rows), "first": nil, "last": nil, "streams": string(streams), "age": time.Since(b.stored),
 	}
 	if b.after.open {
 		args["prev"], args["pos"] = b.after.prev.text, b.after.pos

@@ -78,7 +78,8 @@ func (p *publisher) publish(ctx context.Context, b *batch) error {
 		}
 		b.streams[t.name] = t.state
 	}
-	took := time.Since(start)
+	b.stored = time.Now()
+	took := b.stored.Sub(start)
 	p.pace.learn(len(b.rows), took)
 	p.m.publishedBatch(b, took)
 	return nil

@@ -35,7 +35,7 @@ type reader struct {
 	m    *metrics
 
 	sending  func() // called before each batch is sent
-	backlog  func() // called before each walk
+	backlog  func() // called when a poll meets its limit
 	caughtUp func() // called after a poll that found nothing
 }
 

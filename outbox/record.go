@@ -58,9 +58,9 @@ func join(b *batch, in <-chan *batch, within time.Duration) (joined int64, next 
 }
 
 // join makes b and next, which is published after it, one batch, unless a place
-// within a window or a replay is between them.
+// within a window is between them.
 func (b *batch) join(next *batch) bool {
-	if b.after.open || next.after.open || b.after.replay != next.after.replay || b.replay != next.replay {
+	if b.after.open || next.after.open {
 		return false
 	}
 	b.rows, b.dead, b.after = append(b.rows, next.rows...), append(b.dead, next.dead...), next.after

@@ -219,6 +219,26 @@ func TestCoverage_GoesOnWithEachChildUntilAllIsCovered(t *testing.T) {
 	}
 }
 
+func TestCoverage_GoesBackWhereTheChildHasShrunk(t *testing.T) {
+	t.Parallel()
+	l := newRingLab(t)
+	fill := `INSERT INTO jetbox.outbox (subject, payload) SELECT 'a', '1' FROM generate_series(1, 20000)`
+	var c coverage
+	for range 2 {
+		l.exec(fill)
+		if _, err := c.extend(t.Context(), l.ring.conn); err != nil {
+			t.Fatal(err)
+		}
+		if c.block == 0 {
+			t.Error("nothing is covered")
+		}
+		l.exec(`TRUNCATE jetbox.outbox`)
+		if _, err := c.extend(t.Context(), l.ring.conn); err != nil || c.block != 0 {
+			t.Errorf("the coverage of nothing is at block %d, %v", c.block, err)
+		}
+	}
+}
+
 func TestCoverage_DoesNotWaitForAVacuum(t *testing.T) {
 	t.Parallel()
 	l := newRingLab(t)

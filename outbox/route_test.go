@@ -57,7 +57,7 @@ func TestAutoRoute_SettlesOnTheCheaperRouteAndNoticesAChange(t *testing.T) {
 			}
 		}
 		publish(1_000_000)
-		if a.String() != "fast" || atomic.sent > 1000 {
+		if a.String() != "fast" || atomic.sent > 0 { // it begins no sooner than fast has stored a trial's messages
 			t.Errorf("%v is in use and atomic got %d of a million messages", a, atomic.sent)
 		}
 		fast.each = 300 * time.Microsecond // the server now syncs each message

@@ -29,8 +29,8 @@ func LastBatch(ctx context.Context, db *pgx.Conn) (seq int64, err error) {
 	return seq, nil
 }
 
-// sentRows bounds what ReadSent returns: at least the newest batch, whole.
-const sentRows = batchRows + 1000
+// sentRows bounds what ReadSent returns: at least the newest row of the ledger, whole.
+const sentRows = batchRows + recordRows
 
 // newSQL finds what came after batch $1: the newest batch, the one from which $2
 // messages suffice, and how many messages that leaves out.
@@ -41,7 +41,8 @@ FROM (SELECT seq, n, sum(n) OVER (ORDER BY seq DESC) AS so_far FROM jetbox.relay
 
 // sentSQL takes what a batch covers and the one before it does not.
 const sentSQL = `
-SELECT l.seq AS batch, o.id AS outbox_id, o.message_id, o.subject, o.key, l.published_at
+SELECT l.seq AS batch, o.id AS outbox_id, o.message_id, o.subject, o.key,
+	greatest(o.created_at, l.published_at) AS published_at
 FROM jetbox.relay_batch l
 LEFT JOIN jetbox.relay_batch p ON p.seq = l.seq - 1
 JOIN jetbox.outbox o ON o.id BETWEEN l.first_id AND l.last_id

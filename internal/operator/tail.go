@@ -12,6 +12,7 @@ import (
 	"github.com/jetboxhq/jetbox/inbox"
 	"github.com/jetboxhq/jetbox/internal/deadletter"
 	"github.com/jetboxhq/jetbox/internal/streams"
+	"github.com/jetboxhq/jetbox/internal/wait"
 	"github.com/jetboxhq/jetbox/outbox"
 )
 
@@ -48,6 +49,10 @@ type end struct {
 // late is how long a row may take from its clock to its commit.
 const late = 5 * time.Second
 
+// recorded is how long the ledger may take to tell that a message was sent: it may
+// be done by then.
+const recorded = 100 * time.Millisecond
+
 // tailRows bounds what one look shows of each end.
 const tailRows = 2000
 
@@ -69,11 +74,12 @@ func NewTail(ctx context.Context, conn *pgx.Conn, subject string) (*Tail, error)
 
 // Next returns what has passed since the last call, in order.
 func (t *Tail) Next(ctx context.Context) ([]Passing, error) {
-	list, err := t.sent(ctx)
+	ended, err := t.ended(ctx)
 	if err != nil {
 		return nil, err
 	}
-	ended, err := t.ended(ctx)
+	wait.Sleep(ctx, recorded)
+	list, err := t.sent(ctx)
 	if err != nil {
 		return nil, err
 	}
