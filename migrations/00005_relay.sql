@@ -46,21 +46,22 @@ INSERT INTO jetbox.relay_lease (epoch, owner, expires_at) VALUES (0, '', 'epoch'
 -- +goose StatementBegin
 -- summarize_outbox lets the BRIN of one child of the ring cover its pages from
 -- block on, at most a quarter of a gigabyte of them, and returns where to go on:
--- further back where the child has become smaller. The range at its end is left out:
--- if it were covered, each INSERT would have to widen it. A vacuum of the child is not waited for. Only the table's owner
--- may, and the relay need not be that.
+-- further back where the child has become smaller. The four ranges at its end are
+-- left out: Postgres adds pages before it fills them, and each INSERT into a range
+-- that is covered may have to widen it. A vacuum of the child is not waited for.
+-- Only the table's owner may do it, and the relay need not be that.
 CREATE FUNCTION jetbox.summarize_outbox(child int, block bigint) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = jetbox, pg_temp SET lock_timeout = '50ms' AS $$
 DECLARE
 	outbox CONSTANT regclass := pg_catalog.format('jetbox.outbox_%s', child);
 	brin CONSTANT regclass := pg_catalog.format('jetbox.outbox_%s_brin', child);
-	filled CONSTANT bigint := pg_catalog.pg_relation_size(outbox) / pg_catalog.current_setting('block_size')::bigint / 32;
+	filled CONSTANT bigint := pg_catalog.pg_relation_size(outbox) / pg_catalog.current_setting('block_size')::bigint / 32 - 4;
 BEGIN
 	FOR range IN block / 32 .. least(filled, block / 32 + 1024) - 1 LOOP
 		PERFORM pg_catalog.brin_summarize_range(brin, 32 * range);
 		block := 32 * (range + 1);
 	END LOOP;
-	RETURN least(block, 32 * filled);
+	RETURN least(block, 32 * greatest(filled, 0));
 END $$;
 REVOKE EXECUTE ON FUNCTION jetbox.summarize_outbox(int, bigint) FROM PUBLIC;
 -- +goose StatementEnd

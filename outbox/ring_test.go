@@ -210,10 +210,10 @@ func TestCoverage_GoesOnWithEachChildUntilAllIsCovered(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for child := range 2 { // the range that is being filled is left
+	for child := range 2 { // the end of each is left
 		var ranges int
 		err := l.db.QueryRow(t.Context(), `SELECT brin_summarize_new_values('jetbox.outbox_`+strconv.Itoa(child)+`_brin')`).Scan(&ranges)
-		if err != nil || ranges > 1 {
+		if err != nil || ranges > 5 {
 			t.Errorf("child %d has %d ranges without cover, %v", child, ranges, err)
 		}
 	}
