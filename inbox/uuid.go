@@ -9,9 +9,9 @@ import (
 )
 
 // teachUUID lets conn send a uuid.UUID, such as Message.ID, as the 16 bytes that
-// it is. By itself pgx makes a string of it, fails to send that, and
-// makes bytes of the string: 21 allocations, and some 5 % of what a worker does
-// for a message whose handler inserts one row.
+// it is. By itself pgx makes a string of it, fails to send that, and makes bytes
+// of the string: 21 allocations, and some 5 % of what a worker does for a message
+// whose handler inserts one row.
 func teachUUID(conn *pgx.Conn) {
 	const done = "jetbox.uuid"
 	if conn.PgConn().CustomData()[done] != nil {

@@ -10,7 +10,7 @@ const (
 	// recordEvery is how long published batches wait to be recorded together, and
 	// recordRows how many messages make a row of the ledger without a wait. A row
 	// for each poll would be one for every two or three messages at a thousand a
-	// second: seven gigabytes a day, and a tenth of the relay's work.
+	// second: some seven gigabytes a day.
 	recordEvery = 50 * time.Millisecond
 	recordRows  = 256
 )

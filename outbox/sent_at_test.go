@@ -60,3 +60,18 @@ func commit(t *testing.T, tx pgx.Tx) {
 		t.Fatal(err)
 	}
 }
+
+func TestReadTrace_HasNoTimeForWhatIsPending(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.insert(0, 1)
+	conn, err := l.db.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	trace, err := outbox.ReadTrace(t.Context(), conn.Conn(), ask[uuid.UUID](l, `SELECT message_id FROM jetbox.outbox`))
+	if err != nil || len(trace) != 1 || trace[0].Batch != nil || trace[0].PublishedAt != nil {
+		t.Errorf("trace = %+v, %v, want neither batch nor time", trace, err)
+	}
+}

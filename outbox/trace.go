@@ -26,10 +26,10 @@ type Trace struct {
 // last_id, it looks at few more than were published while the row's transaction
 // was open.
 const traceSQL = `
-SELECT o.id, o.subject, o.key, o.created_at, b.seq AS batch, greatest(o.created_at, b.published_at) AS published_at, b.streams
+SELECT o.id, o.subject, o.key, o.created_at, b.seq AS batch, b.published_at, b.streams
 FROM jetbox.outbox o
 LEFT JOIN LATERAL (
-	SELECT l.seq, l.published_at, l.streams FROM jetbox.relay_batch l
+	SELECT l.seq, greatest(o.created_at, l.published_at) AS published_at, l.streams FROM jetbox.relay_batch l
 	LEFT JOIN jetbox.relay_batch p ON p.seq = l.seq - 1
 	WHERE l.last_id >= o.id AND l.first_id <= o.id
 		AND (pg_visible_in_snapshot(o.xid, coalesce(l.prev_snap, l.snap)) OR (o.id <= l.pos_id AND pg_visible_in_snapshot(o.xid, l.snap)))
