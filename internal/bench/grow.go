@@ -92,10 +92,15 @@ SELECT gen_random_uuid(), $1, $2::text::json FROM generate_series(1, $3::int)`
 	publishedSQL = `
 INSERT INTO jetbox.relay_batch (seq, epoch, snap, n)
 SELECT coalesce(max(seq), 0) + 1, coalesce(max(epoch), 0), pg_current_snapshot(), 0 FROM jetbox.relay_batch`
+	// coverSQL is what a relay does as it goes; a piece for each block that may be
+	// one's first.
+	coverSQL = `
+SELECT jetbox.summarize_outbox(child, block) FROM generate_series(0, 7) AS child,
+	generate_series(0, pg_relation_size('jetbox.outbox_' || child) / current_setting('block_size')::bigint, 32 * 1024) AS block`
 )
 
-// fill makes history: rows in chunks, by as many connections as help, and a
-// ledger row that says all were published.
+// fill makes history: rows in chunks, by as many connections as help, a ledger row
+// that says all were published, and an index that covers them.
 func (g *growth) fill(ctx context.Context, rows int) error {
 	const chunk = 100_000
 	fillers, step := errgroup.WithContext(ctx)
@@ -107,6 +112,9 @@ func (g *growth) fill(ctx context.Context, rows int) error {
 		fillers.Go(func() error { return g.exec(step, "make history", historySQL, subject, payload, n) })
 	}
 	if err := fillers.Wait(); err != nil {
+		return err
+	}
+	if err := g.exec(ctx, "cover history", coverSQL); err != nil {
 		return err
 	}
 	return g.exec(ctx, "record history", publishedSQL)
