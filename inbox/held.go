@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/jetboxhq/jetbox/internal/wait"
 )
 
 // held is the deliveries in hand: their number bounds what is asked of the
@@ -50,10 +52,7 @@ func (h *held) remove(d *delivery) bool {
 	}
 	delete(h.all, d.msg)
 	h.bytes -= len(d.msg.Data())
-	select {
-	case h.freed <- struct{}{}:
-	default:
-	}
+	wait.Signal(h.freed)
 	return true
 }
 

@@ -18,7 +18,7 @@ const (
 
 // batch is what the reader found, on its way through publishing to the ledger.
 type batch struct {
-	rows   []row
+	rows   []row // by id
 	size   int
 	after  position // once this batch is published
 	replay bool     // it was published before
@@ -36,8 +36,9 @@ func (b *batch) add(r row) {
 	b.size += r.size()
 }
 
-func (b *batch) firstID() int64 { return slices.MinFunc(b.rows, byID).id }
-func (b *batch) lastID() int64  { return slices.MaxFunc(b.rows, byID).id }
+func (b *batch) lastID() int64 {
+	return b.rows[len(b.rows)-1].id
+}
 
 func byID(a, b row) int { return cmp.Compare(a.id, b.id) }
 

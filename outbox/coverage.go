@@ -20,14 +20,15 @@ const summarizeSQL = `SELECT jetbox.summarize_outbox($1, $2)`
 
 // extend covers more. It returns whether there may be more still.
 func (c *coverage) extend(ctx context.Context, conn *pgx.Conn) (more bool, err error) {
-	var last, to int64
-	if err := conn.QueryRow(ctx, lastIDSQL).Scan(&last); err != nil {
-		return false, fmt.Errorf("find live child: %w", err)
+	last, err := lastID(ctx, conn)
+	if err != nil {
+		return false, err
 	}
 	live := lapOf(last)
 	if oldest := max(0, live-children+1); c.lap < oldest || c.lap > live {
 		*c = coverage{lap: oldest}
 	}
+	var to int64
 	err = conn.QueryRow(ctx, summarizeSQL, c.lap%children, c.block).Scan(&to)
 	switch {
 	case isLocked(err):

@@ -139,7 +139,7 @@ func (l *ledger) row(b *batch) pgx.StrictNamedArgs {
 		args["prev"], args["pos"] = b.after.prev.text, b.after.pos
 	}
 	if len(b.rows) > 0 {
-		args["first"], args["last"] = b.firstID(), b.lastID()
+		args["first"], args["last"] = b.rows[0].id, b.lastID()
 	}
 	return args
 }

@@ -83,10 +83,7 @@ func (s *session) beat(ctx context.Context, due chan<- struct{}, pause func()) e
 			pause()
 		}
 		if p.due {
-			select {
-			case due <- struct{}{}:
-			default: // the last one is still being moved
-			}
+			wait.Signal(due)
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -21,7 +22,7 @@ func (s *session) record(ctx context.Context, led *ledger, in <-chan *batch) err
 	uncovered := 0
 	for b := range in {
 		for b != nil {
-			joined, next := join(b, in, recordEvery-time.Since(last))
+			joined, next := gather(b, in, recordEvery-time.Since(last))
 			if err := led.append(ctx, b); err != nil {
 				return err
 			}
@@ -39,9 +40,9 @@ func (s *session) record(ctx context.Context, led *ledger, in <-chan *batch) err
 	return nil
 }
 
-// join adds to b what comes within a while and fits, and counts the batches that
+// gather joins to b what comes within a while and fits, and counts the batches that
 // b is then. Next is one that came and does not fit, if there is one.
-func join(b *batch, in <-chan *batch, within time.Duration) (joined int64, next *batch) {
+func gather(b *batch, in <-chan *batch, within time.Duration) (joined int64, next *batch) {
 	late := time.NewTimer(within)
 	defer late.Stop()
 	for joined = 1; len(b.rows) < recordRows && !b.after.open; joined++ {
@@ -64,9 +65,7 @@ func (b *batch) join(next *batch) bool {
 		return false
 	}
 	b.rows, b.dead, b.after = append(b.rows, next.rows...), append(b.dead, next.dead...), next.after
-	if b.streams == nil {
-		b.streams = next.streams
-	}
+	slices.SortFunc(b.rows, byID)
 	maps.Copy(b.streams, next.streams)
 	return true
 }

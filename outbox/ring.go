@@ -22,11 +22,11 @@ type ring struct {
 
 // turn does what is due.
 func (r *ring) turn(ctx context.Context) error {
-	last, err := r.lastID(ctx)
+	last, err := lastID(ctx, r.conn)
 	if err != nil {
 		return err
 	}
-	live := last >> childBits
+	live := lapOf(last)
 	for lap := max(0, live-children+1); lap < live; lap++ {
 		// The child after the live one is about to be filled again. At more than
 		// seven children a retention its turn comes before its time.
@@ -39,13 +39,6 @@ func (r *ring) turn(ctx context.Context) error {
 		return fmt.Errorf("move on to next child: %w", err)
 	}
 	return r.prune(ctx)
-}
-
-func (r *ring) lastID(ctx context.Context) (id int64, err error) {
-	if err := r.conn.QueryRow(ctx, lastIDSQL).Scan(&id); err != nil {
-		return 0, fmt.Errorf("find live child: %w", err)
-	}
-	return id, nil
 }
 
 // pastSQL asks whether the child has rows, and whether ids beyond the lap were

@@ -196,13 +196,18 @@ func TestRing_PrunesTheLedgerButNotItsNewestRow(t *testing.T) {
 	}
 }
 
+// fill adds some 270 pages of messages.
+func (l *ringLab) fill() {
+	l.t.Helper()
+	l.exec(`INSERT INTO jetbox.outbox (subject, payload) SELECT 'a', '1' FROM generate_series(1, 20000)`)
+}
+
 func TestCoverage_GoesOnWithEachChildUntilAllIsCovered(t *testing.T) {
 	t.Parallel()
 	l := newRingLab(t)
-	fill := `INSERT INTO jetbox.outbox (subject, payload) SELECT 'a', '1' FROM generate_series(1, 20000)`
-	l.exec(fill)
+	l.fill()
 	l.nextChild()
-	l.exec(fill)
+	l.fill()
 	var c coverage
 	for more := true; more; {
 		var err error
@@ -222,10 +227,9 @@ func TestCoverage_GoesOnWithEachChildUntilAllIsCovered(t *testing.T) {
 func TestCoverage_GoesBackWhereTheChildHasShrunk(t *testing.T) {
 	t.Parallel()
 	l := newRingLab(t)
-	fill := `INSERT INTO jetbox.outbox (subject, payload) SELECT 'a', '1' FROM generate_series(1, 20000)`
 	var c coverage
 	for range 2 {
-		l.exec(fill)
+		l.fill()
 		if _, err := c.extend(t.Context(), l.ring.conn); err != nil {
 			t.Fatal(err)
 		}
@@ -242,7 +246,7 @@ func TestCoverage_GoesBackWhereTheChildHasShrunk(t *testing.T) {
 func TestCoverage_DoesNotWaitForAVacuum(t *testing.T) {
 	t.Parallel()
 	l := newRingLab(t)
-	l.exec(`INSERT INTO jetbox.outbox (subject, payload) SELECT 'a', '1' FROM generate_series(1, 20000)`)
+	l.fill()
 	vacuum, err := l.db.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -39,16 +39,19 @@ SELECT coalesce(max(seq), $1), coalesce(max(seq) FILTER (WHERE so_far > $2), $1)
 	coalesce(sum(n) FILTER (WHERE so_far > $2), 0)
 FROM (SELECT seq, n, sum(n) OVER (ORDER BY seq DESC) AS so_far FROM jetbox.relay_batch WHERE seq > $1) l`
 
-// sentSQL takes what a batch covers and the one before it does not.
+// byBatchSQL says that batch l published message o: it covers it, and p, the batch
+// before, does not.
+const byBatchSQL = `
+	AND (pg_visible_in_snapshot(o.xid, coalesce(l.prev_snap, l.snap)) OR (o.id <= l.pos_id AND pg_visible_in_snapshot(o.xid, l.snap)))
+	AND (pg_visible_in_snapshot(o.xid, coalesce(p.prev_snap, p.snap)) OR (o.id <= p.pos_id AND pg_visible_in_snapshot(o.xid, p.snap))) IS NOT TRUE`
+
 const sentSQL = `
 SELECT l.seq AS batch, o.id AS outbox_id, o.message_id, o.subject, o.key,
 	greatest(o.created_at, l.published_at) AS published_at
 FROM jetbox.relay_batch l
 LEFT JOIN jetbox.relay_batch p ON p.seq = l.seq - 1
 JOIN jetbox.outbox o ON o.id BETWEEN l.first_id AND l.last_id
-WHERE l.seq > $1 AND l.seq <= $2
-	AND (pg_visible_in_snapshot(o.xid, coalesce(l.prev_snap, l.snap)) OR (o.id <= l.pos_id AND pg_visible_in_snapshot(o.xid, l.snap)))
-	AND (pg_visible_in_snapshot(o.xid, coalesce(p.prev_snap, p.snap)) OR (o.id <= p.pos_id AND pg_visible_in_snapshot(o.xid, p.snap))) IS NOT TRUE
+WHERE l.seq > $1 AND l.seq <= $2` + byBatchSQL + `
 ORDER BY l.seq, o.id`
 
 // ReadSent returns the messages of the batches after one, and the batch to go on

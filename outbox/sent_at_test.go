@@ -31,16 +31,10 @@ func TestStatus_NamesTheBatchThatPublishedAMessage(t *testing.T) {
 	if now := ask[time.Time](l, sentSQL); !now.Equal(was) {
 		t.Errorf("sent_at was %v and became %v with a later batch", was, now)
 	}
-	conn, err := l.db.Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Release()
 	for place, batch := range []int64{1, 2, 1, 2, 1} {
 		id := ask[uuid.UUID](l, `SELECT message_id FROM jetbox.outbox ORDER BY id OFFSET $1 LIMIT 1`, place)
-		trace, err := outbox.ReadTrace(t.Context(), conn.Conn(), id)
-		if err != nil || len(trace) != 1 || *trace[0].Batch != batch {
-			t.Errorf("trace of message %d = %+v, %v, want batch %d", place+1, trace, err, batch)
+		if trace := l.trace(id); len(trace) != 1 || *trace[0].Batch != batch {
+			t.Errorf("trace of message %d = %+v, want batch %d", place+1, trace, batch)
 		}
 	}
 }
@@ -61,17 +55,26 @@ func commit(t *testing.T, tx pgx.Tx) {
 	}
 }
 
+func (l *lab) trace(id uuid.UUID) []outbox.Trace {
+	l.t.Helper()
+	conn, err := l.db.Acquire(l.t.Context())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer conn.Release()
+	trace, err := outbox.ReadTrace(l.t.Context(), conn.Conn(), id)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return trace
+}
+
 func TestReadTrace_HasNoTimeForWhatIsPending(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	l.insert(0, 1)
-	conn, err := l.db.Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Release()
-	trace, err := outbox.ReadTrace(t.Context(), conn.Conn(), ask[uuid.UUID](l, `SELECT message_id FROM jetbox.outbox`))
-	if err != nil || len(trace) != 1 || trace[0].Batch != nil || trace[0].PublishedAt != nil {
-		t.Errorf("trace = %+v, %v, want neither batch nor time", trace, err)
+	trace := l.trace(ask[uuid.UUID](l, `SELECT message_id FROM jetbox.outbox`))
+	if len(trace) != 1 || trace[0].Batch != nil || trace[0].PublishedAt != nil {
+		t.Errorf("trace = %+v, want neither batch nor time", trace)
 	}
 }

@@ -52,12 +52,7 @@ func (s *session) sending() {
 }
 
 // uncover notes that the BRIN lacks rows.
-func (s *session) uncover() {
-	select {
-	case s.uncovered <- struct{}{}:
-	default: // the last one is still to be looked at
-	}
-}
+func (s *session) uncover() { wait.Signal(s.uncovered) }
 
 // session returns what ended it.
 func (r *Relay) session(ctx context.Context) error {
@@ -115,12 +110,8 @@ func (s *session) connectNATS(ctx context.Context) (err error) {
 // advise passes on that a stream of ours was purged: of all the calls to the
 // server's API, the one that takes messages away and moves no sequence.
 func (s *session) advise(m *nats.Msg) {
-	if !isPurge(m.Data, s.cfg.Streams) {
-		return
-	}
-	select {
-	case s.purged <- struct{}{}:
-	default: // the last one is still to be looked at
+	if isPurge(m.Data, s.cfg.Streams) {
+		wait.Signal(s.purged)
 	}
 }
 

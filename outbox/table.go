@@ -65,9 +65,16 @@ const (
 // lastIDSQL is above the id of every row that a window can hold.
 const lastIDSQL = `SELECT last_value FROM jetbox.outbox_id_seq`
 
+func lastID(ctx context.Context, conn *pgx.Conn) (id int64, err error) {
+	if err := conn.QueryRow(ctx, lastIDSQL).Scan(&id); err != nil {
+		return 0, fmt.Errorf("find the newest id: %w", err)
+	}
+	return id, nil
+}
+
 func (t *table) startWalk(ctx context.Context) (end int64, err error) {
-	if err := t.conn.QueryRow(ctx, lastIDSQL).Scan(&end); err != nil {
-		return 0, fmt.Errorf("find end: %w", err)
+	if end, err = lastID(ctx, t.conn); err != nil {
+		return 0, err
 	}
 	if _, err := t.conn.Exec(ctx, bitmapOnSQL); err != nil {
 		return 0, fmt.Errorf("allow bitmap scans: %w", err)

@@ -22,18 +22,15 @@ type Trace struct {
 	Streams map[string]streamState `json:"streams,omitempty"`
 }
 
-// traceSQL finds a batch that covers the row while the one before it does not. By
-// last_id, it looks at few more than were published while the row's transaction
-// was open.
+// traceSQL goes by last_id, so that it looks at few more batches than were
+// published while the row's transaction was open.
 const traceSQL = `
 SELECT o.id, o.subject, o.key, o.created_at, b.seq AS batch, b.published_at, b.streams
 FROM jetbox.outbox o
 LEFT JOIN LATERAL (
 	SELECT l.seq, greatest(o.created_at, l.published_at) AS published_at, l.streams FROM jetbox.relay_batch l
 	LEFT JOIN jetbox.relay_batch p ON p.seq = l.seq - 1
-	WHERE l.last_id >= o.id AND l.first_id <= o.id
-		AND (pg_visible_in_snapshot(o.xid, coalesce(l.prev_snap, l.snap)) OR (o.id <= l.pos_id AND pg_visible_in_snapshot(o.xid, l.snap)))
-		AND (pg_visible_in_snapshot(o.xid, coalesce(p.prev_snap, p.snap)) OR (o.id <= p.pos_id AND pg_visible_in_snapshot(o.xid, p.snap))) IS NOT TRUE
+	WHERE l.last_id >= o.id AND l.first_id <= o.id` + byBatchSQL + `
 	ORDER BY l.last_id LIMIT 1) b ON true
 WHERE o.message_id = $1
 ORDER BY o.id`

@@ -46,10 +46,7 @@ func (w *watcher) join(id uuid.UUID) chan struct{} {
 		w.waiters[id] = map[chan struct{}]struct{}{}
 	}
 	w.waiters[id][ended] = struct{}{}
-	select {
-	case w.arrived <- struct{}{}:
-	default:
-	}
+	wait.Signal(w.arrived)
 	return ended
 }
 

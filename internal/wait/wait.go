@@ -20,6 +20,15 @@ func Sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// Signal leaves a value in ch, which has room for one: whoever looks there has all
+// of the signals since the last look.
+func Signal(ch chan<- struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
 // Drain returns a context for work already begun: it outlives ctx by at most
 // grace, so that a batch is finished rather than torn.
 func Drain(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
