@@ -19,13 +19,14 @@ type benchCommand struct {
 	E2E    benchE2E    `cmd:"" name:"e2e" help:"INSERT to committed effect: throughput, then latency at a fixed rate." example:"jetbox bench e2e"`
 	Insert benchInsert `cmd:"" help:"What the outbox costs who inserts, beside a plain table with a pending index." example:"jetbox bench insert"`
 	Grow   benchGrow   `cmd:"" help:"The relay with millions of rows of history, and under a held snapshot." example:"jetbox bench grow"`
+	NATS   benchNATS   `cmd:"" name:"nats" hidden:"" help:"The server that a benchmark starts where none is named."`
 }
 
 // benchFlags are what all benchmarks have in common.
 type benchFlags struct {
 	databaseFlags
 	natsFlags
-	SyncAlways bool   `help:"Let the embedded NATS sync before each acknowledgement."`
+	SyncAlways bool   `help:"Let the private NATS sync before each acknowledgement."`
 	Rounds     int    `default:"5" help:"How often each measurement is repeated."`
 	JSON       bool   `name:"json" help:"One JSON object a line, and nothing else on stdout."`
 	Plot       string `placeholder:"FILE.svg" help:"Draw how rates and latencies went over time."`
@@ -84,6 +85,15 @@ type benchGrow struct {
 
 func (c benchGrow) Run(ctx context.Context, w world) error {
 	return c.run(ctx, w, bench.Grow, c.loadFlags, bench.Config{History: c.History})
+}
+
+type benchNATS struct {
+	Dir        string `arg:"" help:"Where it stores."`
+	SyncAlways bool   `help:"Sync before each acknowledgement."`
+}
+
+func (c benchNATS) Run(w world) error {
+	return bench.ServeNATS(c.Dir, c.SyncAlways, os.Stdin, w.stdout)
 }
 
 // benchmark is one of the package's.

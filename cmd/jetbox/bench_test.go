@@ -45,7 +45,7 @@ type figures struct {
 
 func measured(t *testing.T, v vars, args ...string) []figures {
 	t.Helper()
-	v["JETBOX_IS_THIS_TEST"] = "1" // for the relay's process
+	v["JETBOX_IS_THIS_TEST"] = "1" // for the processes of relay and NATS
 	code, stdout, stderr := invoke(t, v, append([]string{"bench"}, args...)...)
 	if code != exitOK {
 		t.Fatalf("bench %v = %d:\n%s", args, code, stderr)
@@ -194,7 +194,8 @@ func TestBench_BringsItsOwnServersAndASummary(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a Postgres of its own")
 	}
-	code, stdout, stderr := invoke(t, vars{}, "bench", "insert", "--rounds", "1", "--duration", "100ms")
+	own := vars{"JETBOX_IS_THIS_TEST": "1"} // for the process of NATS
+	code, stdout, stderr := invoke(t, own, "bench", "insert", "--rounds", "1", "--duration", "100ms")
 	if code != exitOK {
 		t.Fatalf("bench insert = %d:\n%s", code, stderr)
 	}

@@ -3,7 +3,7 @@
 // Each benchmark alternates what it measures with its yardstick, round by
 // round, and reports medians and the ratio of the two: a machine's mood changes
 // both alike. Relay and worker are the real ones, with their default settings;
-// the relay is a process of its own.
+// the relay is a process of its own, and so are the servers.
 //
 // It says nothing about other machines, networks between the servers, or
 // handlers that do more than write a row.
@@ -30,13 +30,13 @@ import (
 type Config struct {
 	// Executable is the jetbox binary whose relay runs.
 	Executable string
-	// Environ is what the relay's process inherits. It must not configure jetbox.
+	// Environ is what its processes inherit. It must not configure jetbox.
 	Environ []string
 	// Database is a server on which a database may be made. Nil means a private one.
 	Database *pgxpool.Config
-	// NATS is a server on which streams may be made. Nil means an embedded one.
+	// NATS is a server on which streams may be made. Nil means a private one.
 	NATS *natsconn.Config
-	// SyncAlways makes the embedded NATS sync before each acknowledgement. False
+	// SyncAlways makes the private NATS sync before each acknowledgement. False
 	// leaves it at the server's default, every two minutes.
 	SyncAlways bool
 	// Messages is how many one round takes. Zero means 200,000.

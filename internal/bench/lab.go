@@ -13,7 +13,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -186,16 +185,6 @@ func (l *lab) openNATS(context.Context) error {
 	l.nc = nc
 	l.js, err = jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(4000))
 	return err
-}
-
-func (l *lab) startNATS() error {
-	n, err := localenv.StartNATS(l.dir, 0, func(o *server.Options) { o.SyncAlways = l.SyncAlways })
-	if err != nil {
-		return err
-	}
-	l.later(func(context.Context) error { return n.Stop() })
-	l.nats = natsconn.Config{URL: n.URL()}
-	return nil
 }
 
 func (l *lab) dial(inboxPrefix string) (*nats.Conn, error) {

@@ -20,13 +20,13 @@ func (l *lab) machine(ctx context.Context) ([]string, error) {
 	}
 	sync := "not ours"
 	if l.NATS == nil {
-		sync = "embedded, sync_interval 2m, the server's default"
+		sync = "private, sync_interval 2m, the server's default"
 		if l.SyncAlways {
-			sync = "embedded, sync_interval always"
+			sync = "private, sync_interval always"
 		}
 	}
 	return []string{
-		fmt.Sprintf("machine: %s, %d cores, %s/%s, shared by all that is private or embedded", processor(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH),
+		fmt.Sprintf("machine: %s, %d cores, %s/%s, shared by all that is private", processor(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH),
 		fmt.Sprintf("postgres: %s (%s), fsync %s, synchronous_commit %s, shared_buffers %s, max_wal_size %s",
 			version, l.postgres, fsync, synchronous, buffers, wal),
 		fmt.Sprintf("nats: %s (%s), stream on file, one replica", l.nc.ConnectedServerVersion(), sync),
