@@ -8,6 +8,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -20,6 +21,16 @@ import (
 type confirmation struct {
 	stream, consumer string // empty: nobody confirms
 	seq              int64  // batches up to here are confirmed
+	epoch            int64  // of the lease under which they were
+}
+
+// goOn is called when a session begins, at batch seq of the ledger: it confirms
+// from where this relay has come, but from the beginning if another has led since.
+func (c *confirmation) goOn(epoch, seq int64) {
+	if c.seq > seq || c.epoch+1 != epoch {
+		c.seq = 0
+	}
+	c.epoch = epoch
 }
 
 // cutoffSQL is read before the consumer is asked: what is published later may
@@ -106,7 +117,7 @@ LIMIT 50`
 // the batch before had published has an older xid, or is in range again: the
 // bounds let the index on xid find the rows of one batch.
 const missingSQL = `
-SELECT o.id, o.subject
+SELECT o.id, o.message_id, o.subject
 FROM jetbox.outbox o, jetbox.relay_batch b
 WHERE o.id BETWEEN @first AND @last AND b.seq = @upto
 	AND o.xid < pg_snapshot_xmax(b.snap)
@@ -114,10 +125,16 @@ WHERE o.id BETWEEN @first AND @last AND b.seq = @upto
 		SELECT pg_snapshot_xmin(coalesce(p.prev_snap, p.snap)) FROM jetbox.relay_batch p WHERE p.seq = @upto - 1), '0')
 	AND (pg_visible_in_snapshot(o.xid, coalesce(b.prev_snap, b.snap))
 		OR (o.id <= b.pos_id AND pg_visible_in_snapshot(o.xid, b.snap)))
-	AND NOT EXISTS (SELECT FROM jetbox.inbox i WHERE i.message_id = o.message_id AND i.consumer = @consumer)
-	AND NOT EXISTS (SELECT FROM jetbox.dead_letter d WHERE d.message_id = o.message_id AND d.consumer IN (@consumer, '$relay'))
-ORDER BY o.id
-LIMIT 1000`
+	AND NOT EXISTS (SELECT FROM jetbox.inbox i WHERE i.message_id = o.message_id AND i.consumer IN (@consumer, '$relay'))
+	AND NOT EXISTS (SELECT FROM jetbox.dead_letter d WHERE d.message_id = o.message_id AND d.consumer IN (@consumer, '$relay'))`
+
+// onItsWaySQL tells whether each of some messages is to be published once more, or
+// was since: somebody has redriven its dead letter.
+const onItsWaySQL = `
+SELECT NOT EXISTS (
+	SELECT FROM unnest($1::bigint[], $2::uuid[]) AS m (id, message_id)
+	WHERE NOT EXISTS (SELECT FROM jetbox.scheduled s WHERE s.message_id = m.message_id)
+		AND NOT EXISTS (SELECT FROM jetbox.outbox o WHERE o.message_id = m.message_id AND o.id > m.id))`
 
 type ledgerRange struct {
 	Seq, First, Last int64
@@ -160,16 +177,31 @@ func (c *confirmation) gone(ctx context.Context, conn querier, b ledgerRange, fi
 		return false, fmt.Errorf("confirm: compare with inbox: %w", err)
 	}
 	var id int64
+	var messageID uuid.UUID
 	var subject string
-	gone := false
-	_, err = pgx.ForEachRow(rows, []any{&id, &subject}, func() error {
-		gone = gone || takes(filters, subject)
+	var ids []int64
+	var messageIDs []uuid.UUID
+	_, err = pgx.ForEachRow(rows, []any{&id, &messageID, &subject}, func() error {
+		if takes(filters, subject) {
+			ids, messageIDs = append(ids, id), append(messageIDs, messageID)
+		}
 		return nil
 	})
 	if err != nil {
 		return false, fmt.Errorf("confirm: compare with inbox: %w", err)
 	}
-	return gone, nil
+	return c.anyGone(ctx, conn, ids, messageIDs)
+}
+
+func (c *confirmation) anyGone(ctx context.Context, conn querier, ids []int64, messageIDs []uuid.UUID) (bool, error) {
+	if len(ids) == 0 {
+		return false, nil
+	}
+	var onTheirWay bool
+	if err := conn.QueryRow(ctx, onItsWaySQL, ids, messageIDs).Scan(&onTheirWay); err != nil {
+		return false, fmt.Errorf("confirm: look for redriven messages: %w", err)
+	}
+	return !onTheirWay, nil
 }
 
 // takes reports whether a consumer with these filters gets the subject.

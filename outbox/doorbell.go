@@ -71,6 +71,7 @@ const (
 )
 
 func (d *doorbell) lieDown(ctx context.Context) error {
+	d.hush()
 	if err := d.conn.QueryRow(ctx, lockSQL).Scan(&d.asleep); err != nil {
 		return fmt.Errorf("lock doorbell: %w", err)
 	}
@@ -92,10 +93,23 @@ func (d *doorbell) found(ctx context.Context, n int) error {
 	if err := d.awake(ctx); err != nil {
 		return err
 	}
+	d.hush()
 	if n < many {
 		wait.Sleep(ctx, breath)
 	}
 	return nil
+}
+
+// hush forgets the rings so far: a poll comes before the next sleep. They come
+// without end while another relay, which is gone, still has the lock.
+func (d *doorbell) hush() {
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	for {
+		if _, err := d.conn.WaitForNotification(now); err != nil {
+			return
+		}
+	}
 }
 
 // awake gives the lock back, so that writers stop notifying.

@@ -23,12 +23,13 @@ type healer struct {
 	conn    querier
 	js      jetstream.JetStream
 	streams []string
-	confirm confirmation
+	confirm *confirmation
 	log     *slog.Logger
 	m       *metrics
 	// generation of the session: a newer one in the ledger is a replay.
 	generation int
 	known      map[string]known // by stream
+	window     time.Duration    // that is noted, zero for none yet
 }
 
 // known is what batches up to one say of a stream.
@@ -46,11 +47,28 @@ func (h *healer) check(ctx context.Context) error {
 	if err := h.checkReplay(ctx); err != nil {
 		return err
 	}
+	var window time.Duration
 	for _, name := range h.streams {
-		if err := h.checkStream(ctx, name); err != nil {
+		info, err := h.checkStream(ctx, name)
+		if err != nil {
 			return err
 		}
+		window = max(window, info.Config.Duplicates)
 	}
+	return h.noteWindow(ctx, window)
+}
+
+const noteWindowSQL = `UPDATE jetbox.relay_lease SET duplicate_window = $1 WHERE duplicate_window <> $1`
+
+// noteWindow tells who redrives for how long the broker remembers IDs.
+func (h *healer) noteWindow(ctx context.Context, window time.Duration) error {
+	if window == h.window {
+		return nil
+	}
+	if _, err := h.conn.Exec(ctx, noteWindowSQL, window); err != nil {
+		return fmt.Errorf("note the duplicate window: %w", err)
+	}
+	h.window = window
 	return nil
 }
 
@@ -81,28 +99,29 @@ func (h *healer) checkReplay(ctx context.Context) error {
 	return nil
 }
 
-func (h *healer) checkStream(ctx context.Context, name string) error {
+func (h *healer) checkStream(ctx context.Context, name string) (*jetstream.StreamInfo, error) {
 	// The order matters: the stream must not be older news than the ledger.
 	recorded, err := h.recorded(ctx, name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s, err := h.js.Stream(ctx, name)
 	if err != nil {
-		return fmt.Errorf("stream %s: %w", name, err)
+		return nil, fmt.Errorf("stream %s: %w", name, err)
 	}
-	has := streamState{s.CachedInfo().Created, s.CachedInfo().State.LastSeq}
+	info := s.CachedInfo()
+	has := streamState{info.Created, info.State.LastSeq}
 	if recorded == nil || (has.Created.Equal(recorded.Created) && has.LastSeq >= recorded.LastSeq) {
-		return nil
+		return info, nil
 	}
 	h.log.LogAttrs(ctx, slog.LevelError, "stream has lost acknowledged messages, publishing them again",
 		slog.String("stream", name), slog.Uint64("recorded_seq", recorded.LastSeq), slog.Uint64("has_seq", has.LastSeq),
 		slog.Bool("recreated", !has.Created.Equal(recorded.Created)))
 	target, err := h.lastHeld(ctx, name, has)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return h.rewind(ctx, target, map[string]streamState{name: has})
+	return nil, h.rewind(ctx, target, map[string]streamState{name: has})
 }
 
 // recordedSQL looks only at what is newer than batch $2: a stream that nobody

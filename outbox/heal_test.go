@@ -40,6 +40,24 @@ func (l *lab) holdsAgain(n int) {
 	})
 }
 
+// Who redrives has to know it, and may not ask NATS.
+func TestRelay_NotesForHowLongTheBrokerRemembersIDs(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.relay()
+	l.insert(0, 1)
+	l.waitCaughtUp() // it has made the stream
+	for _, want := range []time.Duration{7 * time.Minute, time.Minute} {
+		l.stream.Duplicates = want
+		if _, err := l.js.UpdateStream(t.Context(), l.stream); err != nil {
+			t.Fatal(err)
+		}
+		testenv.Eventually(t, "the relay to note the window", func() bool {
+			return ask[time.Duration](l, `SELECT duplicate_window FROM jetbox.relay_lease`) == want
+		})
+	}
+}
+
 func TestRelay_PublishesAgainWhatABrokerLostWithItsDisk(t *testing.T) {
 	t.Parallel()
 	for name, lose := range map[string]func(t *testing.T, store, older string){
@@ -111,6 +129,32 @@ func TestRelay_PublishesAgainWhatADeletedStreamHeld(t *testing.T) {
 	}
 }
 
+func (l *lab) replay(r outbox.Replay) {
+	l.t.Helper()
+	err := pgx.BeginFunc(l.t.Context(), l.db, func(tx pgx.Tx) error { return outbox.StartReplay(l.t.Context(), tx, r) })
+	if err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// A poll of more rows than a batch holds leaves an open window in the ledger.
+func TestRelay_ReplaysFromTheMiddleOfAWindowAllThatCameLater(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.relay()
+	l.insert(0, 600)
+	l.waitCaughtUp()
+	l.insert(600, 10)
+	l.waitCaughtUp()
+	half := ask[int64](l, `SELECT min(seq) FROM jetbox.relay_batch WHERE prev_snap IS NOT NULL`)
+	rest := 610 - ask[int](l, `SELECT n FROM jetbox.relay_batch WHERE seq = $1`, half)
+	l.replay(outbox.Replay{AfterBatch: half})
+	testenv.Eventually(t, "the replay", func() bool {
+		s, err := l.js.Stream(t.Context(), l.stream.Name)
+		return err == nil && int(s.CachedInfo().State.Msgs) == 610+rest
+	})
+}
+
 func TestRelay_ReplaysPastTheDuplicateWindowAndOnlyOnce(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -133,9 +177,7 @@ func TestRelay_ReplaysPastTheDuplicateWindowAndOnlyOnce(t *testing.T) {
 	if got := len(l.stored()); got != 20 {
 		t.Fatalf("a plan published something: %d messages", got)
 	}
-	if _, err := outbox.StartReplay(t.Context(), conn, outbox.ReplayFrom{Batch: second}); err != nil {
-		t.Fatal(err)
-	}
+	l.replay(plan)
 	testenv.Eventually(t, "the replay", func() bool { return len(l.stored()) == 30 })
 	l.insert(20, 1)
 	l.waitCaughtUp()

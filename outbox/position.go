@@ -62,7 +62,10 @@ func (p position) within(to snapshot, pos int64) position {
 	return position{snap: to, open: true, prev: p.snap, pos: pos, replay: p.replay}
 }
 
-// after returns the position once the window is walked to its end.
+// after returns the position once the window is walked to its end. A replay goes
+// on: it may have begun in the middle of a window, and what was published since
+// that comes with the next poll. What is new by then passes for a repeat too,
+// which does no harm.
 func (p position) after() position {
-	return position{snap: p.snap}
+	return position{snap: p.snap, replay: p.replay}
 }

@@ -113,7 +113,9 @@ type Relay struct {
 	m     *metrics
 	state atomic.Pointer[state]
 
-	covered coverage // of whichever session runs
+	// Of whichever session runs:
+	covered coverage
+	confirm *confirmation
 }
 
 // state is what keeps the relay from its work; nil is nothing.
@@ -131,6 +133,7 @@ func NewRelay(db *pgx.ConnConfig, dial Dialer, cfg RelayConfig) (*Relay, error) 
 		return nil, fmt.Errorf("outbox: relay config: %w", err)
 	}
 	r := &Relay{db: db, dial: dial, cfg: cfg, m: newMetrics(cfg.Metrics)}
+	r.confirm = &confirmation{stream: cfg.ConfirmStream, consumer: cfg.ConfirmConsumer}
 	r.state.Store(&state{err: ErrStarting})
 	return r, nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // ReplayFrom says from where messages are published again. Exactly one field
@@ -50,8 +51,13 @@ WHERE (o.xid >= coalesce((SELECT pg_snapshot_xmax(snap) FROM t), '0'::xid8)
 		OR o.xid = ANY (ARRAY (SELECT pg_snapshot_xip(snap) FROM t)))
 	AND pg_visible_in_snapshot(o.xid, b.snap)`
 
-// PlanReplay returns what StartReplay would do.
-func PlanReplay(ctx context.Context, db *pgx.Conn, from ReplayFrom) (Replay, error) {
+// rowQuerier is a connection or a transaction.
+type rowQuerier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// PlanReplay returns what StartReplay takes.
+func PlanReplay(ctx context.Context, db rowQuerier, from ReplayFrom) (Replay, error) {
 	args, err := from.args()
 	if err != nil {
 		return Replay{}, err
@@ -66,19 +72,23 @@ func PlanReplay(ctx context.Context, db *pgx.Conn, from ReplayFrom) (Replay, err
 	return r, nil
 }
 
-// StartReplay sends the relay back, which it notices at its next batch or within
-// seconds. Everything the outbox still holds from there on is published again,
-// under IDs that pass the broker's duplicate window; inboxes absorb the repeats,
-// other consumers see them.
-func StartReplay(ctx context.Context, db *pgx.Conn, from ReplayFrom) (Replay, error) {
-	r, err := PlanReplay(ctx, db, from)
+// ErrReplayRaced reports that the relay has recorded a batch at the same moment.
+// The transaction is to be repeated.
+var ErrReplayRaced = errors.New("outbox: replay: the relay has just recorded a batch: repeat the transaction")
+
+// StartReplay sends the relay back to where r begins once tx has committed, which
+// it notices at its next batch or within seconds. Everything the outbox still
+// holds from there on is published again, under IDs that pass the broker's
+// duplicate window; inboxes absorb the repeats, other consumers see them.
+func StartReplay(ctx context.Context, tx pgx.Tx, r Replay) error {
+	err := rewind(ctx, tx, r.AfterBatch, map[string]streamState{})
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "23505" {
+		return ErrReplayRaced
+	}
 	if err != nil {
-		return r, err
+		return fmt.Errorf("outbox: replay: %w", err)
 	}
-	if err := rewind(ctx, db, r.AfterBatch, map[string]streamState{}); err != nil {
-		return r, fmt.Errorf("outbox: replay: %w", err)
-	}
-	return r, nil
+	return nil
 }
 
 func (f ReplayFrom) args() (pgx.StrictNamedArgs, error) {

@@ -35,7 +35,9 @@ func TestRewind_NeverSkipsWhatAnEarlierOneWentBackFor(t *testing.T) {
 	if err != nil || at.snap.xmax != 10 {
 		t.Errorf("the relay goes on at xmax %d, %v, want that of batch 1: 10", at.snap.xmax, err)
 	}
-	if _, err := StartReplay(t.Context(), conn, ReplayFrom{Batch: 1}); err != nil {
+	if err := pgx.BeginFunc(t.Context(), conn, func(tx pgx.Tx) error {
+		return StartReplay(t.Context(), tx, Replay{AfterBatch: 0})
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if at, err = (&ledger{conn: conn}).load(t.Context()); err != nil || at.snap.xmax != 1 {

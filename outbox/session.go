@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync/atomic"
 	"time"
 
@@ -116,15 +117,12 @@ func (s *session) advise(m *nats.Msg) {
 }
 
 // open makes a connection of the session's own: a session of Postgres is what
-// ties snapshot, doorbell and notifications together. All of the relay's
-// statements take less time than it would take to compile them.
+// ties snapshot, doorbell and notifications together.
 func (s *session) open(ctx context.Context, role string, params map[string]string) (*pgx.Conn, error) {
 	cfg := s.db.Copy()
 	cfg.RuntimeParams["application_name"] = "jetbox relay " + role
-	cfg.RuntimeParams["jit"] = "off"
-	for k, v := range params {
-		cfg.RuntimeParams[k] = v
-	}
+	maps.Copy(cfg.RuntimeParams, sessionParams)
+	maps.Copy(cfg.RuntimeParams, params)
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("connect to postgres: %w", err)
@@ -134,11 +132,19 @@ func (s *session) open(ctx context.Context, role string, params map[string]strin
 }
 
 var (
+	// All of the relay's statements take less time than it would take to compile
+	// them. What a relay holds whose machine is gone, or which is frozen, would else
+	// be in the next one's way for hours.
+	sessionParams = map[string]string{
+		"jit": "off", "idle_in_transaction_session_timeout": "5s",
+		"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3", "tcp_user_timeout": "10s",
+	}
 	// A plan made while a child of the ring was empty would scan it sequentially
 	// and stay cached when it is full.
 	readerParams = map[string]string{
 		"enable_seqscan": "off", "enable_bitmapscan": "off", "plan_cache_mode": "force_generic_plan",
 		"max_parallel_workers_per_gather": "0", "work_mem": "32MB", // a chunk sorts in memory
+		"idle_session_timeout": "60s", // while it sleeps, each writer rings its doorbell
 	}
 	// A ledger row that a crash takes back is published again: nothing is lost by
 	// not waiting for its flush.
@@ -214,7 +220,7 @@ func (s *session) stages(ctx context.Context) (rd *reader, pub *publisher, led *
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	s.healer = s.newHealer(led.generation)
+	s.healer = s.newHealer(led.generation, led.seq)
 	if err := s.healer.check(ctx); err != nil {
 		return nil, nil, nil, err
 	}
@@ -229,11 +235,12 @@ func (s *session) stages(ctx context.Context) (rd *reader, pub *publisher, led *
 	return rd, pub, led, nil
 }
 
-func (s *session) newHealer(generation int) *healer {
+func (s *session) newHealer(generation int, seq int64) *healer {
 	h := &healer{
 		conn: s.upkeep, js: s.js, generation: generation, known: map[string]known{}, log: s.cfg.Logger, m: s.m,
-		confirm: confirmation{stream: s.cfg.ConfirmStream, consumer: s.cfg.ConfirmConsumer},
+		confirm: s.confirm,
 	}
+	s.confirm.goOn(s.lease.epoch, seq)
 	for _, cfg := range s.cfg.Streams {
 		h.streams = append(h.streams, cfg.Name)
 	}

@@ -65,9 +65,6 @@ func (s *settings) newDoor(ctx context.Context, f apiFlags, db *pgxpool.Config, 
 		Consumers:      []string{cmp.Or(s.worker.Consumer, "worker")},
 		Open:           d.open, AnyHost: f.InsecureListen, Version: version(), Logger: s.log,
 	}
-	for _, stream := range s.relay.Streams {
-		cfg.DuplicateWindow = max(cfg.DuplicateWindow, stream.Duplicates)
-	}
 	if d.api, err = api.New(pool, cfg); err != nil {
 		pool.Close()
 		return nil, err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -163,28 +162,12 @@ func repeat(w world, verb string, f deadletter.Filter, step func(deadletter.Filt
 	return err
 }
 
-type deadRedriveCommand struct {
-	deadChoice
-	Config string `placeholder:"FILE" help:"For the streams' duplicate windows (JETBOX_CONFIG; default jetbox.yaml if there is one)."`
-}
+type deadRedriveCommand struct{ deadChoice }
 
 func (c deadRedriveCommand) Run(ctx context.Context, w world) error {
-	window, err := duplicateWindow(c.Config, newEnvironment(w.environ))
-	if err != nil {
-		return err
-	}
 	return c.change(ctx, w, "redrive", func(conn *pgx.Conn, f deadletter.Filter) (operator.Outcome, error) {
-		return operator.Redrive(ctx, conn, actor(), f, batch, window)
+		return operator.Redrive(ctx, conn, actor(), f, batch)
 	})
-}
-
-// duplicateWindow is the longest of the streams'.
-func duplicateWindow(file string, env environment) (window time.Duration, err error) {
-	s := &settings{env: env}
-	for _, stream := range s.file(file).StreamConfigs() {
-		window = max(window, stream.Duplicates)
-	}
-	return window, found(s.mistakes...)
 }
 
 type deadDiscardCommand struct {

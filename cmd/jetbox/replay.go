@@ -61,17 +61,31 @@ func (c replayCommand) from(now time.Time) (outbox.ReplayFrom, error) {
 	return from, nil
 }
 
-func (c replayCommand) replay(ctx context.Context, conn *pgx.Conn, from outbox.ReplayFrom) (outbox.Replay, error) {
+func (c replayCommand) replay(ctx context.Context, conn *pgx.Conn, from outbox.ReplayFrom) (r outbox.Replay, err error) {
 	if c.DryRun {
 		return outbox.PlanReplay(ctx, conn, from)
 	}
-	r, err := outbox.StartReplay(ctx, conn, from)
-	if err != nil {
-		return r, err
+	for {
+		r, err = c.start(ctx, conn, from)
+		if !errors.Is(err, outbox.ErrReplayRaced) {
+			return r, err
+		}
 	}
-	details, err := json.Marshal(r)
-	if err != nil {
-		return r, err
-	}
-	return r, operator.Record(ctx, conn, operator.Action{Actor: actor(), Action: operator.ActionReplay, Details: details})
+}
+
+// start sends the relay back last, as it cannot record a batch until the commit.
+func (c replayCommand) start(ctx context.Context, conn *pgx.Conn, from outbox.ReplayFrom) (r outbox.Replay, err error) {
+	return r, pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if r, err = outbox.PlanReplay(ctx, tx, from); err != nil {
+			return err
+		}
+		details, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		if err := operator.Record(ctx, tx, operator.Action{Actor: actor(), Action: operator.ActionReplay, Details: details}); err != nil {
+			return err
+		}
+		return outbox.StartReplay(ctx, tx, r)
+	})
 }

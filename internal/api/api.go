@@ -30,9 +30,6 @@ type Config struct {
 	DefaultSubject string
 	// Consumers are skipped by a cancelled job. None means worker.
 	Consumers []string
-	// DuplicateWindow is the longest of the streams': a job that died is sent out
-	// again only after it. Zero means 2 minutes.
-	DuplicateWindow time.Duration
 	// Open lets anyone in while no token has ever been made. It is for an address
 	// that only this machine reaches.
 	Open bool
@@ -64,7 +61,6 @@ func New(db *pgxpool.Pool, cfg Config) (*API, error) {
 	if db == nil {
 		return nil, errors.New("api: no Postgres pool")
 	}
-	cfg.DuplicateWindow = cmp.Or(cfg.DuplicateWindow, 2*time.Minute)
 	cfg.Version = cmp.Or(cfg.Version, "unknown")
 	if len(cfg.Consumers) == 0 {
 		cfg.Consumers = []string{"worker"}

@@ -143,7 +143,7 @@ func (a *API) redrive(ctx context.Context, in *letterInput) (*redriveOutput, err
 	work, cancel := withTimeout(ctx)
 	defer cancel()
 	f := deadletter.Filter{IDs: []uuid.UUID{id}}
-	out, err := operator.Redrive(work, a.db, owner(ctx), f, 100, a.cfg.DuplicateWindow)
+	out, err := operator.Redrive(work, a.db, owner(ctx), f, 100)
 	if err != nil {
 		return nil, a.fail(ctx, err)
 	}
@@ -169,10 +169,10 @@ func (a *API) redriveMany(ctx context.Context, in *redriveManyInput) (*redriveMa
 		f.Before = out.Body.Before
 	}
 	out.Body.Before = f.Before
-	if out.Body.Outcome, err = operator.Redrive(work, a.db, owner(ctx), f, limit, a.cfg.DuplicateWindow); err != nil {
+	if out.Body.Outcome, err = operator.Redrive(work, a.db, owner(ctx), f, limit); err != nil {
 		return nil, a.fail(ctx, err)
 	}
-	out.Body.More = len(out.Body.Messages) == limit
+	out.Body.More = out.Body.Letters == limit
 	return out, nil
 }
 

@@ -18,6 +18,8 @@ import (
 // Outcome is what a redrive or a discard did.
 type Outcome struct {
 	Messages []uuid.UUID `json:"ids" doc:"The letters' messages"`
+	// Letters may be more than Messages: each consumer that gave up wrote one.
+	Letters int `json:"letters" doc:"How many letters that were"`
 	// Refused are letters that no outbox takes; they stay dead.
 	Refused []Refusal `json:"refused,omitempty"`
 }
@@ -30,26 +32,30 @@ type Refusal struct {
 
 // Redrive sends at most limit of the letters that f chooses out again, under
 // their own IDs, in one transaction. A message that the broker may remember
-// waits until its duplicate window is over: the broker would drop it unseen.
-// Consumers that have processed the message already skip it.
-func Redrive(ctx context.Context, db DB, actor string, f deadletter.Filter, limit int, window time.Duration) (Outcome, error) {
-	out, err := redriveTogether(ctx, db, actor, f, limit, window)
+// waits until its duplicate window is over, as the relay last saw it: the broker
+// would drop it unseen. Consumers that have processed the message already skip it.
+func Redrive(ctx context.Context, db DB, actor string, f deadletter.Filter, limit int) (Outcome, error) {
+	out, err := redriveTogether(ctx, db, actor, f, limit)
 	if violation(err) == "" {
 		return out, err
 	}
-	return redriveOneByOne(ctx, db, actor, f, limit, window)
+	return redriveOneByOne(ctx, db, actor, f, limit)
 }
 
-func redriveTogether(ctx context.Context, db DB, actor string, f deadletter.Filter, limit int, window time.Duration) (out Outcome, err error) {
+const windowSQL = `SELECT clock_timestamp(), duplicate_window FROM jetbox.relay_lease`
+
+func redriveTogether(ctx context.Context, db DB, actor string, f deadletter.Filter, limit int) (out Outcome, err error) {
 	err = pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
 		letters, err := deadletter.Take(ctx, tx, f, limit)
 		if err != nil || len(letters) == 0 {
 			return err
 		}
-		now, err := Clock(ctx, tx)
-		if err != nil {
-			return err
+		var now time.Time
+		var window time.Duration
+		if err := tx.QueryRow(ctx, windowSQL).Scan(&now, &window); err != nil {
+			return fmt.Errorf("read the duplicate window: %w", err)
 		}
+		out.Letters = len(letters)
 		for _, l := range once(letters) {
 			if err := sendAgain(ctx, tx, l, now, window); err != nil {
 				return err
@@ -65,14 +71,14 @@ func redriveTogether(ctx context.Context, db DB, actor string, f deadletter.Filt
 }
 
 // redriveOneByOne leaves out the letters that break a rule of the outbox.
-func redriveOneByOne(ctx context.Context, db DB, actor string, f deadletter.Filter, limit int, window time.Duration) (out Outcome, err error) {
+func redriveOneByOne(ctx context.Context, db DB, actor string, f deadletter.Filter, limit int) (out Outcome, err error) {
 	for len(out.Messages) < limit {
 		letters, err := deadletter.Oldest(ctx, db, f, 1)
 		if err != nil || len(letters) == 0 {
 			return out, err
 		}
 		l := letters[0]
-		one, err := redriveTogether(ctx, db, actor, deadletter.Filter{IDs: []uuid.UUID{l.MessageID}, Consumer: l.Consumer}, 1, window)
+		one, err := redriveTogether(ctx, db, actor, deadletter.Filter{IDs: []uuid.UUID{l.MessageID}, Consumer: l.Consumer}, 1)
 		if rule := violation(err); rule != "" {
 			out.Refused = append(out.Refused, Refusal{l.MessageID, rule})
 			f.Except = append(f.Except, l.MessageID)
@@ -81,7 +87,7 @@ func redriveOneByOne(ctx context.Context, db DB, actor string, f deadletter.Filt
 		if err != nil {
 			return out, err
 		}
-		out.Messages = append(out.Messages, one.Messages...)
+		out.Messages, out.Letters = append(out.Messages, one.Messages...), out.Letters+one.Letters
 	}
 	return out, nil
 }
@@ -143,6 +149,7 @@ func Discard(ctx context.Context, db DB, actor string, f deadletter.Filter, limi
 		if err != nil || len(letters) == 0 {
 			return err
 		}
+		out.Letters = len(letters)
 		for _, l := range letters {
 			if err := settle(ctx, tx, l); err != nil {
 				return err

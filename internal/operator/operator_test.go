@@ -44,9 +44,14 @@ func execute(t *testing.T, db *pgxpool.Pool, sql string, args ...any) {
 
 func bury(t *testing.T, db *pgxpool.Pool, id uuid.UUID, subject string) {
 	t.Helper()
+	buryFor(t, db, id, subject, "worker")
+}
+
+func buryFor(t *testing.T, db *pgxpool.Pool, id uuid.UUID, subject, consumer string) {
+	t.Helper()
 	err := pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error {
 		return deadletter.Insert(t.Context(), tx, deadletter.Letter{
-			MessageID: id, Consumer: "worker", Subject: subject, Payload: []byte(`{"n": 1e400}`), Key: "k",
+			MessageID: id, Consumer: consumer, Subject: subject, Payload: []byte(`{"n": 1e400}`), Key: "k",
 			Headers: map[string][]string{"a": {"b"}}, Reason: "order 17 is broken", Attempts: 1,
 			Errors: []deadletter.Attempt{{Attempt: 1, At: time.Now(), Error: "boom"}},
 		})
@@ -204,7 +209,7 @@ func TestRedrive_SendsTheMessageAgainOnce(t *testing.T) {
 	bury(t, db, id, "jobs.a")
 	execute(t, db, `UPDATE jetbox.dead_letter SET died_at = now() - interval '1 hour'`)
 	for _, want := range []int{1, 0} {
-		out, err := operator.Redrive(t.Context(), db, someone, deadletter.Filter{IDs: []uuid.UUID{id}}, 10, time.Minute)
+		out, err := operator.Redrive(t.Context(), db, someone, deadletter.Filter{IDs: []uuid.UUID{id}}, 10)
 		if err != nil || len(out.Messages) != want {
 			t.Errorf("Redrive = %+v, %v, want %d", out, err, want)
 		}
@@ -225,11 +230,27 @@ func TestRedrive_WaitsOutTheDuplicateWindow(t *testing.T) {
 	db := testenv.Database(t)
 	id := enqueue(t, db)
 	bury(t, db, id, "jobs.a")
-	if _, err := operator.Redrive(t.Context(), db, someone, deadletter.Filter{}, 10, time.Hour); err != nil {
+	execute(t, db, `UPDATE jetbox.relay_lease SET duplicate_window = '1 hour'`) // as the relay notes it
+	if _, err := operator.Redrive(t.Context(), db, someone, deadletter.Filter{}, 10); err != nil {
 		t.Fatal(err)
 	}
 	if wait := one[float64](t, db, `SELECT extract(epoch FROM run_at - now())::float8 FROM jetbox.scheduled WHERE message_id = $1`, id); wait < 3590 || wait > 3602 {
 		t.Errorf("the message waits %v s, want an hour", wait)
+	}
+}
+
+func TestRedrive_SendsAMessageOnceThatIsDeadForTwoConsumers(t *testing.T) {
+	t.Parallel()
+	db := testenv.Database(t)
+	id := enqueue(t, db)
+	bury(t, db, id, "jobs.a")
+	buryFor(t, db, id, "jobs.a", "mail")
+	out, err := operator.Redrive(t.Context(), db, someone, deadletter.Filter{}, 10)
+	if err != nil || len(out.Messages) != 1 || out.Letters != 2 {
+		t.Errorf("Redrive = %+v, %v, want one message of two letters", out, err)
+	}
+	if n := one[int](t, db, `SELECT count(*) FROM jetbox.scheduled WHERE message_id = $1`, id); n != 1 {
+		t.Errorf("%d messages wait, want 1", n)
 	}
 }
 
@@ -239,7 +260,7 @@ func TestRedrive_LeavesWhatNoOutboxTakes(t *testing.T) {
 	good, bad := enqueue(t, db), enqueue(t, db)
 	bury(t, db, bad, "jobs.ä") // the older one
 	bury(t, db, good, "jobs.a")
-	out, err := operator.Redrive(t.Context(), db, someone, deadletter.Filter{}, 1, 0)
+	out, err := operator.Redrive(t.Context(), db, someone, deadletter.Filter{}, 1)
 	if err != nil || !slices.Equal(out.Messages, []uuid.UUID{good}) || len(out.Refused) != 1 || out.Refused[0].ID != bad ||
 		out.Refused[0].Rule != "subject_is_1_to_16_tokens_of_letters_digits_dash_underscore" {
 		t.Errorf("Redrive = %+v, %v, want %s redriven and %s refused", out, err, good, bad)
