@@ -106,15 +106,21 @@ func TestRoles_OperatorDoesWhatPeopleDo(t *testing.T) {
 	} {
 		o.verb(strings.Fields(line)...)
 	}
-	// testenv's own server gives up fsync, for speed.
-	out, err := o.invoke("doctor", "--json")
-	if n := strings.Count(out, `"check":"fsync"`); n != strings.Count(out, `"check":`) || (n == 0) != (err == nil) {
-		t.Errorf("doctor = %s, %v, want nothing wrong for an operator", out, err)
-	}
+	o.wantNothingWrong()
 	l.scan(`SELECT message_id::text FROM jetbox.scheduled`, &scheduled)
 	o.verb("schedule", "cancel", scheduled)
 	l.eventually(1, `SELECT count(*) FROM app.effect`)
 	l.eventually(0, `SELECT count(*) FROM jetbox.scheduled`)
+}
+
+// wantNothingWrong asks jetbox doctor. testenv's own server gives up fsync, for
+// speed.
+func (l *lab) wantNothingWrong() {
+	l.t.Helper()
+	out, err := l.invoke("doctor", "--json")
+	if n := strings.Count(out, `"check":"fsync"`); n != strings.Count(out, `"check":`) || (n == 0) != (err == nil) {
+		l.t.Errorf("doctor = %s, %v, want nothing wrong", out, err)
+	}
 }
 
 // scan reads one value.
@@ -130,6 +136,7 @@ func TestRoles_APIServesJobs(t *testing.T) {
 	l := newLab(t)
 	l.start("relay", "relay", testenv.NATSURL(t))
 	l.start("worker", "worker", testenv.NATSURL(t))
+	l.as("jetbox_api").wantNothingWrong()
 	base := l.address(l.as("jetbox_api").start("api", "api", testenv.NATSURL(t)))
 	job := l.request("POST", base+"/jobs", `{"subject": "`+l.prefix+`.x", "payload": {"n": 1}}`, http.StatusAccepted)
 	if again := l.request("POST", base+"/jobs", `{"subject": "`+l.prefix+`.x", "payload": {"n": 1}}`, http.StatusAccepted); again != job {

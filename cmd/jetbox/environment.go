@@ -47,11 +47,15 @@ func (e environment) secret(name string) (string, error) {
 	case e[name] != "":
 		return "", fmt.Errorf("%s and %s_FILE are both set: keep one", name, name)
 	}
-	text, err := os.ReadFile(path)
+	file, err := os.ReadFile(path)
 	if err != nil {
 		return "", fmt.Errorf("%s_FILE: %w", name, err)
 	}
-	return strings.TrimRight(string(text), "\r\n"), nil
+	text := strings.TrimRight(string(file), "\r\n")
+	if text == "" { // a secret that is not mounted yet must not mean none at all
+		return "", fmt.Errorf("%s_FILE: %s is empty", name, path)
+	}
+	return text, nil
 }
 
 var (

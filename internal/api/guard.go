@@ -29,9 +29,10 @@ func (a *API) Handler() http.Handler {
 			p.write(w)
 			return
 		}
-		if r.Method == http.MethodGet {
+		if r.Method == http.MethodGet && r.ContentLength == 0 {
 			// The server's read timeout would end a wait, though nothing is left to
-			// read. A writer that has no deadline needs none taken away.
+			// read; a body that never comes it should end. A writer that has no deadline
+			// needs none taken away.
 			_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 		}
 		a.route(w, r)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -173,6 +174,29 @@ func TestHandler_EndsAnEndlessBody(t *testing.T) {
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil || res.StatusCode != http.StatusRequestEntityTooLarge {
 		t.Errorf("answer = %v, %v, want 413", res, err)
+	}
+}
+
+// A GET may wait long, but not for a body.
+func TestHandler_EndsABodyThatDoesNotCome(t *testing.T) {
+	t.Parallel()
+	web := httptest.NewUnstartedServer(open(t).api.Handler())
+	web.Config.ReadTimeout = 200 * time.Millisecond
+	web.Start()
+	defer web.Close()
+	for _, head := range []string{"Content-Length: 1", "Transfer-Encoding: chunked"} {
+		conn, err := net.Dial("tcp", web.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		send(t, conn, "GET /docs HTTP/1.1\r\nHost: localhost\r\n"+head+"\r\n\r\n")
+		if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, conn); err != nil {
+			t.Errorf("with %s the connection stays: %v", head, err)
+		}
 	}
 }
 

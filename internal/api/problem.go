@@ -79,7 +79,7 @@ func asProblem(_ huma.Context, _ string, v any) (any, error) {
 	case http.StatusRequestTimeout:
 		p.Code, p.Detail = "body_too_slow", "the body did not arrive in time"
 	case http.StatusInternalServerError:
-		p.Code, p.Detail = "internal", "the request's ID is in the log"
+		p.Code, p.Detail = "internal", "the request could not be read to its end"
 	}
 	for _, d := range e.Errors {
 		p = p.at(d.Location, d.Message)
@@ -109,7 +109,11 @@ func (a *API) fail(ctx context.Context, err error) *Problem {
 // refusal explains a rule of the tables that a job breaks, by the name of its
 // constraint. Postgres' own message could repeat the value.
 func refusal(e *pgconn.PgError) *Problem {
-	if e.Code != "23514" {
+	switch e.Code {
+	case "22021", "22P05":
+		return problem(http.StatusUnprocessableEntity, "invalid_request", "a text holds a zero byte or is not UTF-8: Postgres cannot store it")
+	case "23514":
+	default:
 		return nil
 	}
 	rule := strings.ReplaceAll(e.ConstraintName, "_", " ")

@@ -63,7 +63,7 @@ func noJetStream(err error) Finding {
 	}
 	return Finding{
 		Error, "nats_permissions", "the JetStream API does not answer: " + err.Error(),
-		"allow this NATS user to publish to $JS.API.> and to subscribe to _INBOX.> and _INBOX_*.>",
+		"give this NATS user the permissions that deploy/nats-permissions.conf lists for its daemon",
 	}
 }
 

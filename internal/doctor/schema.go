@@ -89,8 +89,8 @@ func pause(ctx context.Context, conn *pgx.Conn, _ Config) ([]Finding, error) {
 }
 
 // privilegesSQL lists what this role may not do and relay and worker must,
-// unless it may do all that one of relay, worker and operator must: then that is
-// what it is for.
+// unless it may do all that one of relay, worker, API and operator must: then
+// that is what it is for.
 const privilegesSQL = `
 WITH need (part, relation, privilege) AS (VALUES
 	('relay', 'jetbox.outbox', 'SELECT'), ('relay', 'jetbox.outbox', 'INSERT'), ('relay', 'jetbox.outbox_0', 'TRUNCATE'),
@@ -101,6 +101,7 @@ WITH need (part, relation, privilege) AS (VALUES
 	('worker', 'jetbox.dead_letter', 'INSERT'), ('worker', 'jetbox.dead_letter', 'UPDATE'),
 	('worker', 'jetbox.inbox', 'SELECT'), ('worker', 'jetbox.inbox', 'INSERT'), ('worker', 'jetbox.inbox', 'DELETE'),
 	('worker', 'jetbox.failed_attempt', 'SELECT'), ('worker', 'jetbox.failed_attempt', 'INSERT'), ('worker', 'jetbox.failed_attempt', 'DELETE'),
+	('api', 'jetbox.idempotency_key', 'INSERT'), ('api', 'jetbox.operator_action', 'DELETE'), ('api', 'jetbox.dead_letter', 'DELETE'),
 	('operator', 'jetbox.relay_batch', 'INSERT'), ('operator', 'jetbox.dead_letter', 'DELETE'), ('operator', 'jetbox.api_token', 'INSERT')
 ), missing AS (
 	SELECT part, format('%s ON %s', privilege, relation) AS missing FROM need
@@ -112,7 +113,7 @@ WITH need (part, relation, privilege) AS (VALUES
 	WHERE NOT has_function_privilege(f, 'EXECUTE')
 )
 SELECT DISTINCT missing FROM missing
-WHERE part <> 'operator' AND (SELECT count(DISTINCT part) FROM missing) = 3`
+WHERE part IN ('relay', 'worker') AND (SELECT count(DISTINCT part) FROM missing) = 4`
 
 func privileges(ctx context.Context, conn *pgx.Conn, _ Config) ([]Finding, error) {
 	return lines(ctx, conn, "privileges", privilegesSQL, func(grant string) Finding {
