@@ -1,6 +1,8 @@
 package main
 
 import (
+	"io"
+	"net"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -8,6 +10,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/jetboxhq/jetbox/integration/testenv"
 	"github.com/jetboxhq/jetbox/internal/config"
@@ -88,6 +92,78 @@ func TestHandlersPage_HasAScriptThatEndsAsItSays(t *testing.T) {
 	for _, key := range renderer.keys() {
 		if key != "worker/1" {
 			t.Errorf("called with key %q", key)
+		}
+	}
+}
+
+var (
+	described  = regexp.MustCompile(`fqName: "(\w+)"`)
+	tabled     = regexp.MustCompile("(?m)^\\| `(\\w+)` \\|")
+	alertedFor = regexp.MustCompile(`\b(?:jetbox|outbox|inbox|jetstream)_\w+`)
+)
+
+// registered returns our metrics in the registry of jetbox up, which has every
+// part. It asks for descriptions: those with labels have no values yet.
+func registered(t *testing.T) map[string]bool {
+	t.Helper()
+	s := daemonFlags{}.settings(world{stderr: io.Discard})
+	s.checkWorker()
+	db, err := parseDatabase("postgres://nobody@127.0.0.1/none", "test") // nothing connects
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.newRelay(db.ConnConfig); err != nil {
+		t.Fatal(err)
+	}
+	_, closeAll, err := s.newWorker(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll()
+	d, err := s.newDoor(t.Context(), apiFlags{}, db, &net.TCPAddr{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.pool.Close()
+	descs := make(chan *prometheus.Desc)
+	go func() { s.metrics.Describe(descs); close(descs) }()
+	names := map[string]bool{}
+	for desc := range descs {
+		m := described.FindStringSubmatch(desc.String())
+		if m == nil {
+			t.Fatalf("%s names no metric", desc)
+		}
+		if !strings.HasPrefix(m[1], "go_") && !strings.HasPrefix(m[1], "process_") {
+			names[m[1]] = true
+		}
+	}
+	return names
+}
+
+func TestDocs_NameEveryMetric(t *testing.T) {
+	t.Parallel()
+	const page = "docs/operations.md"
+	text, err := os.ReadFile(filepath.Join("..", "..", page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## Metrics\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	names, named := registered(t), map[string]bool{}
+	for _, m := range tabled.FindAllStringSubmatch(section, -1) {
+		named[m[1]] = true
+		if !names[m[1]] {
+			t.Errorf("%s has %s, which no part registers", page, m[1])
+		}
+	}
+	for name := range names {
+		if !named[name] {
+			t.Errorf("%s lacks %s", page, name)
+		}
+	}
+	for _, name := range alertedFor.FindAllString(strings.Join(blocks(t, page, "yaml"), ""), -1) {
+		if !names[name] {
+			t.Errorf("an alert of %s asks for %s, which no part registers", page, name)
 		}
 	}
 }
