@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -86,6 +87,13 @@ func TestAPI_RefusesOthersWithoutTokens(t *testing.T) {
 		if code, _, stderr := invoke(t, i.with(nil), "token", "revoke", "shop"); code != want {
 			t.Errorf("token revoke = %d %q, want %d", code, stderr, want)
 		}
+	}
+	var actions []string
+	if err := i.db.QueryRow(t.Context(), `SELECT array_agg(action || details::text ORDER BY id) FROM jetbox.operator_action`).Scan(&actions); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{`create token{"token": "shop"}`, `revoke token{"token": "shop"}`}; !slices.Equal(actions, want) {
+		t.Errorf("the audit has %q, want %q", actions, want)
 	}
 }
 

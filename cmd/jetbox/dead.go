@@ -45,7 +45,7 @@ func (c deadListCommand) Run(ctx context.Context, w world) error {
 			return err
 		}
 		return show(c.operatorFlags, w, "LETTERS\tCONSUMER\tSUBJECT\tLAST\tEXAMPLE\tREASON", groups, func(g deadletter.Group) string {
-			return fmt.Sprintf("%d\t%s\t%s\t%s\t%s\t%s", g.Letters, g.Consumer, g.Subject, clock(&g.Last), g.Example, g.Reason)
+			return fmt.Sprintf("%d\t%s\t%s\t%s\t%s\t%s", g.Letters, g.Consumer, g.Subject, clock(&g.Last), g.Example, harmless(g.Reason))
 		})
 	})
 }
@@ -56,7 +56,7 @@ func (c deadListCommand) each(ctx context.Context, w world, conn *pgx.Conn) erro
 		return err
 	}
 	return show(c.operatorFlags, w, "ID\tCONSUMER\tSUBJECT\tDIED\tATTEMPTS\tREASON", list, func(l deadletter.Summary) string {
-		return fmt.Sprintf("%s\t%s\t%s\t%s\t%d\t%s", l.MessageID, l.Consumer, l.Subject, clock(&l.DiedAt), l.Attempts, l.Reason)
+		return fmt.Sprintf("%s\t%s\t%s\t%s\t%d\t%s", l.MessageID, l.Consumer, l.Subject, clock(&l.DiedAt), l.Attempts, harmless(l.Reason))
 	})
 }
 
@@ -83,17 +83,17 @@ func (c deadShowCommand) Run(ctx context.Context, w world) error {
 }
 
 func describe(l deadletter.Full) string {
-	text := fmt.Sprintf("%s\tsubject %s, died %s: %s", l.Consumer, l.Subject, clock(&l.DiedAt), l.Reason)
+	text := fmt.Sprintf("%s\tsubject %s, died %s: %s", l.Consumer, l.Subject, clock(&l.DiedAt), harmless(l.Reason))
 	for _, e := range l.Errors {
-		text += fmt.Sprintf("\n\tattempt %d, %s: %s", e.Attempt, clock(&e.At), e.Error)
+		text += fmt.Sprintf("\n\tattempt %d, %s: %s", e.Attempt, clock(&e.At), harmless(e.Error))
 	}
 	if l.Headers != nil {
-		text += "\n\theaders " + string(l.Headers)
+		text += "\n\theaders " + harmless(string(l.Headers))
 	}
 	if l.Payload == nil {
 		return text + fmt.Sprintf("\n\tpayload of %d bytes that are not JSON", len(l.PayloadBytes))
 	}
-	return text + "\n\tpayload " + string(l.Payload)
+	return text + "\n\tpayload " + harmless(string(l.Payload))
 }
 
 // deadChoice is which letters a change is about. None at all must be said.

@@ -74,7 +74,12 @@ func (f pauseFlags) setConsumer(ctx context.Context, w world, action string, d t
 			return err
 		}
 		defer nc.Close()
-		if _, err := js.PauseConsumer(ctx, place.stream, place.name, time.Now().Add(d)); err != nil {
+		if action == operator.ActionResume {
+			_, err = js.ResumeConsumer(ctx, place.stream, place.name)
+		} else {
+			_, err = js.PauseConsumer(ctx, place.stream, place.name, time.Now().Add(d))
+		}
+		if err != nil {
 			return place.missing(err)
 		}
 		_, _ = fmt.Fprintf(w.stdout, "%s: consumer %s of stream %s\n", action, place.name, place.stream)

@@ -30,6 +30,9 @@ func (c sendCommand) Run(ctx context.Context, w world) error {
 	if !json.Valid([]byte(c.Payload)) {
 		return mistakes{errors.New("the payload is not JSON: in a shell, quote it like '{\"to\": \"ada\"}'")}
 	}
+	if c.In < 0 {
+		return mistakes{fmt.Errorf("--in %s lies in the past", c.In)}
+	}
 	return c.with(ctx, w, func(conn *pgx.Conn) error {
 		at := time.Now().Add(c.In)
 		m := outbox.Message{ID: outbox.NewID(at), Subject: c.Subject, Key: c.Key, Headers: c.Header, Payload: json.RawMessage(c.Payload)}
@@ -64,6 +67,6 @@ func (c sendCommand) report(ctx context.Context, w world, conn *pgx.Conn, id uui
 		if s.Reason != nil {
 			text = *s.Reason
 		}
-		return fmt.Sprintf("%s\t%s\t%s", s.ID, s.Status, text)
+		return fmt.Sprintf("%s\t%s\t%s", s.ID, s.Status, harmless(text))
 	})
 }

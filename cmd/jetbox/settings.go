@@ -33,7 +33,7 @@ type daemonFlags struct {
 	OutboxRetention string `placeholder:"24h" help:"How long sent messages stay in the outbox (OUTBOX_RETENTION)."`
 	InboxRetention  string `placeholder:"336h" help:"How long the inbox remembers a message (INBOX_RETENTION)."`
 	AckWait         string `placeholder:"30s" help:"How long NATS waits for a settlement (ACK_WAIT)."`
-	ShutdownTimeout string `placeholder:"10s" help:"How long begun work may take to finish (SHUTDOWN_TIMEOUT)."`
+	ShutdownTimeout string `placeholder:"DURATION" help:"How long begun work may take to finish: 10s for a relay and 25s for a worker if not given (SHUTDOWN_TIMEOUT)."`
 	ConfirmConsumer string `placeholder:"worker" help:"Publish again what this consumer's inbox lacks though nothing is left, as after a purge (JETBOX_CONFIRM_CONSUMER)."`
 }
 

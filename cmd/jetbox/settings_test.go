@@ -64,6 +64,7 @@ func TestRun_NamesEachMistake(t *testing.T) {
 		},
 		"secret twice":          {[]string{"relay"}, vars{"DATABASE_URL": somewhere, "DATABASE_URL_FILE": "/x"}, "DATABASE_URL and DATABASE_URL_FILE are both set"},
 		"secret file missing":   {[]string{"relay"}, vars{"DATABASE_URL": somewhere, "NATS_TOKEN_FILE": "/nowhere"}, "NATS_TOKEN_FILE: open /nowhere"},
+		"secret file empty":     {[]string{"relay"}, vars{"DATABASE_URL": somewhere, "NATS_TOKEN_FILE": writeFile(t, "empty", "\n")}, "is empty"},
 		"down without yes":      {[]string{"migrate", "down", "--to", "0"}, vars{"DATABASE_URL": somewhere}, "add --yes"},
 		"down to a wrong place": {[]string{"migrate", "down", "--to", "999", "--yes"}, vars{"DATABASE_URL": somewhere}, "--to is 999"},
 	} {

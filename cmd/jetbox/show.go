@@ -36,7 +36,7 @@ func (c showCommand) Run(ctx context.Context, w world) error {
 			_, _ = fmt.Fprintf(w.stdout, "%s is %s\n\n", c.ID, status.Status)
 		}
 		return show(c.operatorFlags, w, "TIME\tWHAT\tDETAILS", story, func(m operator.Moment) string {
-			return fmt.Sprintf("%s\t%s\t%s", clock(&m.At), m.What, m.Text)
+			return fmt.Sprintf("%s\t%s\t%s", clock(&m.At), m.What, harmless(m.Text))
 		})
 	})
 }

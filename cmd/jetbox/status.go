@@ -55,9 +55,14 @@ func (c statusCommand) Run(ctx context.Context, w world) error {
 			defer nc.Close()
 		}
 		for {
-			if err := c.once(ctx, w, conn, place.report(ctx, js, away)); err != nil || !c.Watch || !wait.Sleep(ctx, time.Second) {
+			err := c.once(ctx, w, conn, place.report(ctx, js, away))
+			if c.Watch && ctx.Err() != nil {
+				return nil // Ctrl-C is how it ends
+			}
+			if err != nil || !c.Watch {
 				return err
 			}
+			wait.Sleep(ctx, time.Second)
 		}
 	})
 }

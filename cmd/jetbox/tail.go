@@ -61,14 +61,20 @@ func passingLine(p operator.Passing) string {
 	return strings.TrimRight(fmt.Sprintf("%s  %-7s  %s  %s  %s  %s", at, p.What, p.ID, p.Subject, p.Consumer, text), " ")
 }
 
-// oneLine is the beginning of text, without what would move a terminal's cursor.
-func oneLine(text string) string {
-	runes := []rune(strings.Map(func(r rune) rune {
+// harmless is text on one line, without what would move a terminal's cursor: a
+// handler's error may repeat what a producer sent.
+func harmless(text string) string {
+	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
 			return ' '
 		}
 		return r
-	}, text))
+	}, text)
+}
+
+// oneLine is the beginning of harmless text.
+func oneLine(text string) string {
+	runes := []rune(harmless(text))
 	if len(runes) > 100 {
 		return string(runes[:99]) + "…"
 	}

@@ -8,6 +8,13 @@ import (
 	"github.com/jetboxhq/jetbox/integration/testenv"
 )
 
+func TestHarmless_LeavesNothingThatMovesACursor(t *testing.T) {
+	t.Parallel()
+	if got, want := harmless("a\x1b[31mß\n\x7f\u009bx"), "a [31mß   x"; got != want {
+		t.Errorf("harmless = %q, want %q", got, want)
+	}
+}
+
 func TestTail_ShowsBothSidesOfAMessage(t *testing.T) {
 	t.Parallel()
 	i := install(t, shoutYAML)

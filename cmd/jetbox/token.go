@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/jetboxhq/jetbox/internal/api"
+	"github.com/jetboxhq/jetbox/internal/operator"
 )
 
 type tokenCommand struct {
@@ -20,17 +22,24 @@ type tokenCommand struct {
 
 type tokenCreateCommand struct {
 	operatorFlags
-	Name    string        `arg:"" help:"Who will use it, such as shop."`
-	Scope   []string      `enum:"produce,read,operate" default:"produce,read" help:"produce (make and cancel jobs), read, operate (redrive); several with commas."`
-	Expires time.Duration `help:"After how long it ends; never if not given."`
+	Name    string         `arg:"" help:"Who will use it, such as shop."`
+	Scope   []string       `enum:"produce,read,operate" default:"produce,read" help:"produce (make and cancel jobs), read, operate (redrive); several with commas."`
+	Expires *time.Duration `help:"After how long it ends; never if not given."`
 }
 
 func (c tokenCreateCommand) Run(ctx context.Context, w world) error {
-	if c.Expires < 0 {
-		return mistakes{fmt.Errorf("--expires %s is not above zero", c.Expires)}
+	var lifetime time.Duration
+	if c.Expires != nil {
+		if lifetime = *c.Expires; lifetime <= 0 {
+			return mistakes{fmt.Errorf("--expires %s is not above zero", lifetime)}
+		}
 	}
 	return c.with(ctx, w, func(conn *pgx.Conn) error {
-		secret, err := api.CreateToken(ctx, conn, c.Name, c.Scope, c.Expires)
+		var secret string
+		err := audited(ctx, conn, operator.ActionCreateToken, c.Name, func(tx pgx.Tx) (err error) {
+			secret, err = api.CreateToken(ctx, tx, c.Name, c.Scope, lifetime)
+			return err
+		})
 		if errors.Is(err, api.ErrTokenExists) || errors.Is(err, api.ErrTokenRefused) {
 			return mistakes{err}
 		}
@@ -63,11 +72,28 @@ type tokenRevokeCommand struct {
 
 func (c tokenRevokeCommand) Run(ctx context.Context, w world) error {
 	return c.with(ctx, w, func(conn *pgx.Conn) error {
-		err := api.RevokeToken(ctx, conn, c.Name)
+		err := audited(ctx, conn, operator.ActionRevokeToken, c.Name, func(tx pgx.Tx) error {
+			return api.RevokeToken(ctx, tx, c.Name)
+		})
 		if errors.Is(err, api.ErrNoToken) {
 			return mistakes{err}
 		}
 		return err
+	})
+}
+
+// audited is one transaction of what change does to a token and its line in the
+// audit.
+func audited(ctx context.Context, conn *pgx.Conn, action, token string, change func(pgx.Tx) error) error {
+	details, err := json.Marshal(map[string]string{"token": token})
+	if err != nil {
+		return err
+	}
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if err := change(tx); err != nil {
+			return err
+		}
+		return operator.Record(ctx, tx, operator.Action{Actor: actor(), Action: action, Details: details})
 	})
 }
 

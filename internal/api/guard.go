@@ -46,7 +46,7 @@ func (a *API) guard(crossOrigin *http.CrossOriginProtection, r *http.Request) *P
 	}
 	// A web page whose name is made to resolve to this machine sends its own name.
 	if a.cfg.Open && !a.cfg.AnyHost && !isLocal(r.Host) {
-		return problem(http.StatusForbidden, "host_not_allowed", "without tokens the API answers to localhost and IP addresses alone")
+		return problem(http.StatusForbidden, "host_not_allowed", "on this machine's own address the API answers to localhost and IP addresses alone: a proxy before it must send Host: localhost")
 	}
 	if r.Header.Get("Content-Encoding") != "" {
 		return problem(http.StatusUnsupportedMediaType, "content_encoding", "send the body as it is, without Content-Encoding")

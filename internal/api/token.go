@@ -42,16 +42,16 @@ const createTokenSQL = `
 INSERT INTO jetbox.api_token (name, hash, scopes, expires_at)
 VALUES ($1, $2, $3, clock_timestamp() + $4::interval)`
 
-// CreateToken makes a token and returns it. It cannot be shown again. A zero
+// CreateToken makes a token and returns it, for use once tx has committed. It cannot be shown again. A zero
 // lifetime never ends.
-func CreateToken(ctx context.Context, db *pgx.Conn, name string, scopes []string, lifetime time.Duration) (string, error) {
+func CreateToken(ctx context.Context, tx pgx.Tx, name string, scopes []string, lifetime time.Duration) (string, error) {
 	secret := "jetbox_" + strings.ToLower(rand.Text()+rand.Text())
 	var expires *time.Duration
 	if lifetime > 0 {
 		expires = &lifetime
 	}
 	hash := hashToken(secret)
-	_, err := db.Exec(ctx, createTokenSQL, name, hash[:], scopes, expires)
+	_, err := tx.Exec(ctx, createTokenSQL, name, hash[:], scopes, expires)
 	e, _ := errors.AsType[*pgconn.PgError](err)
 	switch {
 	case e != nil && e.Code == "23505":
@@ -83,8 +83,8 @@ const revokeTokenSQL = `
 UPDATE jetbox.api_token SET revoked_at = clock_timestamp() WHERE name = $1 AND revoked_at IS NULL`
 
 // RevokeToken ends a token; the next request with it is refused.
-func RevokeToken(ctx context.Context, db *pgx.Conn, name string) error {
-	tag, err := db.Exec(ctx, revokeTokenSQL, name)
+func RevokeToken(ctx context.Context, tx pgx.Tx, name string) error {
+	tag, err := tx.Exec(ctx, revokeTokenSQL, name)
 	if err != nil {
 		return fmt.Errorf("api: revoke token: %w", err)
 	}

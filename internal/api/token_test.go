@@ -26,7 +26,11 @@ func (s server) operator() *pgx.Conn {
 
 func (s server) token(conn *pgx.Conn, name, scope string, lifetime time.Duration) string {
 	s.t.Helper()
-	token, err := api.CreateToken(s.t.Context(), conn, name, []string{scope}, lifetime)
+	var token string
+	err := pgx.BeginFunc(s.t.Context(), conn, func(tx pgx.Tx) (err error) {
+		token, err = api.CreateToken(s.t.Context(), tx, name, []string{scope}, lifetime)
+		return err
+	})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -83,7 +87,7 @@ func TestToken_IsKeptAsAHashAndEndsWhenItIsRevoked(t *testing.T) {
 	if a := s.as("Bearer "+reader, "GET", "/jobs/"+id); a.code != http.StatusOK {
 		t.Errorf("GET = %d %s, want 200", a.code, a.body)
 	}
-	if err := api.RevokeToken(t.Context(), conn, "reader"); err != nil {
+	if err := pgx.BeginFunc(t.Context(), conn, func(tx pgx.Tx) error { return api.RevokeToken(t.Context(), tx, "reader") }); err != nil {
 		t.Fatal(err)
 	}
 	if a := s.as("Bearer "+reader, "GET", "/jobs/"+id); a.code != http.StatusUnauthorized || a.header.Get("WWW-Authenticate") != "Bearer" {

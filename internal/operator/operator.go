@@ -34,6 +34,9 @@ const (
 	ActionReplay  = "replay"
 	ActionPause   = "pause"
 	ActionResume  = "resume"
+
+	ActionCreateToken = "create token"
+	ActionRevokeToken = "revoke token"
 )
 
 // Action is one line of the audit.
