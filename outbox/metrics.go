@@ -43,7 +43,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		size: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "outbox_batch_messages", Help: "Messages in a batch.",
-			Buckets: prometheus.ExponentialBuckets(1, 2, 11),
+			Buckets: prometheus.ExponentialBuckets(1, 2, 14),
 		}),
 		polls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "outbox_poll_cycles_total", Help: "Polls, by what they found.",

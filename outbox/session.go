@@ -55,6 +55,12 @@ func (s *session) sending() {
 // uncover notes that the BRIN lacks rows.
 func (s *session) uncover() { wait.Signal(s.uncovered) }
 
+// standingBy leaves the lag to the relay that leads.
+func (s *session) standingBy() {
+	s.m.noLag()
+	s.healthy()
+}
+
 // session returns what ended it.
 func (r *Relay) session(ctx context.Context) error {
 	s := &session{Relay: r, uncovered: make(chan struct{}, 1)}
@@ -62,7 +68,7 @@ func (r *Relay) session(ctx context.Context) error {
 	if err := s.connect(ctx); err != nil {
 		return err
 	}
-	if err := s.lease.acquire(ctx, r.healthy); err != nil {
+	if err := s.lease.acquire(ctx, s.standingBy); err != nil {
 		return err
 	}
 	defer s.release()

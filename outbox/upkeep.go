@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/jetboxhq/jetbox/internal/streams"
 )
 
@@ -77,37 +75,4 @@ func (s *session) lag(ctx context.Context) {
 		return
 	}
 	s.m.measureLag(ctx, s.upkeep)
-}
-
-// moveDueSQL is one statement, so a row is either scheduled or in the outbox.
-// SKIP LOCKED leaves alone what an application is about to cancel.
-const moveDueSQL = `
-WITH due AS (
-	DELETE FROM jetbox.scheduled
-	WHERE id = ANY (ARRAY (
-		SELECT id FROM jetbox.scheduled
-		WHERE run_at <= now()
-		ORDER BY run_at, id
-		LIMIT $1
-		FOR UPDATE SKIP LOCKED))
-	RETURNING id, run_at, message_id, subject, key, headers, payload, payload_bytes, content_type)
-INSERT INTO jetbox.outbox (message_id, subject, key, headers, payload, payload_bytes, content_type)
-SELECT message_id, subject, key, headers, payload, payload_bytes, content_type
-FROM due
-ORDER BY run_at, id`
-
-// dueRows is how many due messages move in one transaction: few enough that
-// the rest of the outbox hardly notices.
-const dueRows = 2000
-
-func moveDue(ctx context.Context, conn *pgx.Conn) error {
-	for {
-		tag, err := conn.Exec(ctx, moveDueSQL, dueRows)
-		if err != nil {
-			return fmt.Errorf("move scheduled messages: %w", err)
-		}
-		if tag.RowsAffected() < dueRows {
-			return nil
-		}
-	}
 }

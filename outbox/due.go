@@ -1,0 +1,94 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/jetboxhq/jetbox/internal/deadletter"
+)
+
+// moveDueSQL is one statement, so a row is either scheduled or in the outbox.
+// SKIP LOCKED leaves alone what an application is about to cancel.
+const moveDueSQL = `
+WITH due AS (
+	DELETE FROM jetbox.scheduled
+	WHERE id = ANY (ARRAY (
+		SELECT id FROM jetbox.scheduled
+		WHERE run_at <= now()
+		ORDER BY run_at, id
+		LIMIT $1
+		FOR UPDATE SKIP LOCKED))
+	RETURNING id, run_at, message_id, subject, key, headers, payload, payload_bytes, content_type)
+INSERT INTO jetbox.outbox (message_id, subject, key, headers, payload, payload_bytes, content_type)
+SELECT message_id, subject, key, headers, payload, payload_bytes, content_type
+FROM due
+ORDER BY run_at, id`
+
+// dueRows is how many due messages move in one transaction: few enough that
+// the rest of the outbox hardly notices.
+const dueRows = 2000
+
+// moveDue moves what is due to the outbox. A row that breaks its rules, which
+// only gets here past the table's own, as by a restore without triggers, becomes
+// a dead letter: else it would be in the way of all that is due later.
+func moveDue(ctx context.Context, conn *pgx.Conn) error {
+	for limit := int64(dueRows); ; {
+		tag, err := conn.Exec(ctx, moveDueSQL, limit)
+		switch rule := brokenRule(err); {
+		case rule != "" && limit > 1:
+			limit = 1 // to find the one
+		case rule != "":
+			if err := buryDue(ctx, conn, rule); err != nil {
+				return fmt.Errorf("set a scheduled message aside: %w", err)
+			}
+			limit = dueRows
+		case err != nil:
+			return fmt.Errorf("move scheduled messages: %w", err)
+		case tag.RowsAffected() < limit:
+			return nil
+		}
+	}
+}
+
+// brokenRule is the outbox's rule that err says is broken, if it does.
+func brokenRule(err error) string {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "23514" {
+		return e.ConstraintName
+	}
+	return ""
+}
+
+const takeDueSQL = `
+DELETE FROM jetbox.scheduled
+WHERE id = (
+	SELECT id FROM jetbox.scheduled
+	WHERE run_at <= now()
+	ORDER BY run_at, id
+	LIMIT 1
+	FOR UPDATE SKIP LOCKED)
+RETURNING ` + rowColumns
+
+// buryDue makes a dead letter of the first that is due.
+func buryDue(ctx context.Context, conn *pgx.Conn, rule string) error {
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, takeDueSQL, binaryFormat)
+		if err != nil {
+			return err
+		}
+		var a arena
+		var b batch
+		for rows.Next() {
+			r := a.scan(rows.RawValues())
+			r.id = 0 // of the other table
+			b.bury(&r, errors.New("the outbox refuses it: "+rule))
+		}
+		if err := rows.Err(); err != nil {
+			return err
+		}
+		return deadletter.Insert(ctx, tx, b.dead...)
+	})
+}
