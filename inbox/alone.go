@@ -160,17 +160,18 @@ func (s *session) unmark(ctx context.Context, d *delivery) {
 	}
 }
 
-// maxBroken is how often running a message may break a transaction that
-// Postgres had begun before it is the message's own failure.
+// maxBroken is how often running a message may break its connection within a
+// transaction before it is the message's own failure.
 const maxBroken = 3
 
 // blame insists on step, but not for ever when Postgres answers each time and
-// step breaks its connection each time.
+// step breaks its connection each time. Where the connection holds, Postgres has
+// said that its error passes.
 func (s *session) blame(ctx context.Context, step func() error) error {
 	broken := 0
 	return s.insist(ctx, func() error {
 		err := step()
-		if e, ok := errors.AsType[*awayError](err); ok && e.begun {
+		if e, ok := errors.AsType[*awayError](err); ok && e.broken {
 			if broken++; broken == maxBroken {
 				return fmt.Errorf("%d times running: %w", broken, e.err)
 			}

@@ -82,6 +82,9 @@ func (s *session) refuse(d *delivery) (err error) {
 	if !s.days.Load().cover(d.day) {
 		return errors.New("its ID is too old or too new to know whether it was processed")
 	}
+	if !isText(d.msg.Subject()) { // the inbox keeps it
+		return errNotText("subject")
+	}
 	d.payload, err = d.handler.decode(d)
 	return err
 }

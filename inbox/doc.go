@@ -36,8 +36,8 @@
 // ones with them.
 //
 // An error of Postgres itself (no connection, a lost one, a COMMIT whose outcome
-// is unknown, a deadlock, a serialization failure) is not an attempt. The worker
-// keeps the message and tries again; the next look into the inbox decides
+// is unknown, a deadlock, a serialization failure, a standby, a full disk) is not
+// an attempt. The worker keeps the message and tries again; the next look into the inbox decides
 // whether an unknown COMMIT was one. Only when Postgres answers and the same
 // message breaks its connection three times running is the message blamed.
 package inbox

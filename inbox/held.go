@@ -2,6 +2,7 @@ package inbox
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -122,7 +123,8 @@ func (h *held) keep(ctx context.Context, every time.Duration, ackFailed func()) 
 			if time.Since(d.arrived) < every/2 {
 				continue // it has nearly all of its AckWait before it
 			}
-			if d.msg.InProgress() != nil {
+			err := d.msg.InProgress()
+			if err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) { // settled since list
 				ackFailed()
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/jetboxhq/jetbox/inbox"
+	"github.com/jetboxhq/jetbox/internal/wire"
 )
 
 func TestWorker_BuriesWhatItCannotHandle(t *testing.T) {
@@ -101,6 +102,52 @@ func TestWorker_BuriesWhatItCannotHandle(t *testing.T) {
 			e.wantCount(1, "letters with "+c.column, `SELECT count(*) FROM jetbox.dead_letter WHERE `+c.column+` IS NOT NULL`)
 		})
 	}
+}
+
+// Other publishers need not write UTF-8, and Postgres refuses a set for one such
+// text without saying whose it is.
+func TestWorker_BuriesWhatIsNotTextAndBlamesNoNeighbour(t *testing.T) {
+	t.Parallel()
+	cases := map[string]struct {
+		change  func(*nats.Msg)
+		handler func(*env) inbox.Handler
+		reason  string
+	}{
+		"key in Latin-1":           {func(m *nats.Msg) { m.Header.Set(wire.Key, "Z\xfcrich") }, logged, "header Jetbox-Key is not text"},
+		"key with NUL":             {func(m *nats.Msg) { m.Header.Set(wire.Key, "a\x00b") }, logged, "header Jetbox-Key is not text"},
+		"content type in Latin-1":  {func(m *nats.Msg) { m.Header.Set(wire.ContentType, "text/\xfc") }, logged, "header Content-Type is not text"},
+		"subject in Latin-1":       {func(m *nats.Msg) { m.Subject += "\xfc" }, logged, "subject is not text"},
+		"subject for a Go handler": {func(m *nats.Msg) { m.Subject += "\xfc" }, func(e *env) inbox.Handler { return e.effect(">") }, "subject is not text"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t)
+			e.exec(keepAttemptsSQL)
+			bad := uuid.Must(uuid.NewV7())
+			for i := range 21 {
+				m := wireMsg(e.subject("n"), uuid.Must(uuid.NewV7()), "{}")
+				if i == 10 {
+					m = wireMsg(e.subject("n"), bad, "{}")
+					c.change(m)
+				}
+				e.publishRaw(m)
+			}
+			e.start(e.config(), c.handler(e))
+			e.eventuallySettled()
+			e.wantEffects(20)
+			e.wantCount(0, "attempts that failed", `SELECT count(*) FROM attempt_log`)
+			e.wantCount(1, "dead letters", `SELECT count(*) FROM jetbox.dead_letter`)
+			contains(t, "reason", e.letter(bad).Reason, c.reason)
+		})
+	}
+}
+
+// logged is a function in the database whose only effect is one row.
+func logged(e *env) inbox.Handler {
+	e.exec(`CREATE FUNCTION public.handle(m jetbox.message) RETURNS void LANGUAGE sql AS
+		$$ INSERT INTO effect (message_id) VALUES (m.message_id) $$`)
+	return inbox.SQLFunction(e.subject(">"), "public.handle")
 }
 
 func TestWorker_DoesNotRunADeadMessageAgain(t *testing.T) {

@@ -110,13 +110,15 @@ func TestWorker_DoesNotBlameMessagesForAnOutage(t *testing.T) {
 }
 
 // A failover leaves the worker with a server that answers and writes nothing, for
-// longer than a message has attempts.
+// longer than a message has attempts. Its connections to that server then last:
+// only new ones lead to the primary.
 func TestWorker_WaitsWhileTheDatabaseIsReadOnly(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	n, db := newNetwork(t, e.db)
 	cfg := e.config()
 	cfg.MaxAttempts, cfg.AckWait = 2, 300*time.Millisecond
+	cfg.Concurrency = 1 // or a lane that finds all connections in use makes a new one
 	e.startOn(db, e.dial, cfg, e.effect("n"))
 	e.publish("n", "")
 	e.eventuallySettled()
@@ -133,8 +135,8 @@ func TestWorker_WaitsWhileTheDatabaseIsReadOnly(t *testing.T) {
 	e.wantNoTrace()
 }
 
-// setReadOnly decides what transactions of new connections may do, and has the
-// worker make new ones.
+// setReadOnly decides what transactions of new connections may do, and takes from
+// the worker those that may write.
 func (e *env) setReadOnly(n *network, on bool) {
 	e.t.Helper()
 	err := pgx.BeginTxFunc(context.Background(), e.db, pgx.TxOptions{AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
@@ -145,8 +147,10 @@ func (e *env) setReadOnly(n *network, on bool) {
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	n.cut()
-	n.down.Store(false)
+	if on {
+		n.cut()
+		n.down.Store(false)
+	}
 }
 
 func TestWorker_BlamesAMessageThatBreaksEveryConnection(t *testing.T) {
@@ -164,23 +168,32 @@ func TestWorker_BlamesAMessageThatBreaksEveryConnection(t *testing.T) {
 	contains(t, "reason", e.letter(bad).Reason, "attempt 2 of 2", "3 times running", "57P01")
 }
 
-func TestWorker_RetriesADeadlockAtNoCost(t *testing.T) {
+// An error that passes may come more often than a broken connection is forgiven.
+func TestWorker_RetriesWhatPostgresSaysWillPassAtNoCost(t *testing.T) {
 	t.Parallel()
-	e := newEnv(t)
-	e.publish("n", "bad")
-	var runs atomic.Int32
-	cfg := e.config()
-	cfg.MaxAttempts = 1
-	e.start(cfg, failing(e, func(ctx context.Context, tx pgx.Tx, _ inbox.Message[[]byte]) error {
-		if runs.Add(1) > 2 {
-			return nil
-		}
-		_, err := tx.Exec(ctx, `DO $$ BEGIN RAISE SQLSTATE '40P01'; END $$`)
-		return err
-	}))
-	e.eventuallySettled()
-	e.wantEffects(1)
-	e.wantNoTrace()
+	for what, code := range map[string]string{
+		"deadlock": "40P01", "serialization failure": "40001", "read-only": "25006", "disk full": "53100",
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t)
+			bad := e.publishAround()
+			var runs atomic.Int32
+			cfg := e.config()
+			cfg.MaxAttempts = 1
+			e.start(cfg, failing(e, func(ctx context.Context, tx pgx.Tx, _ inbox.Message[[]byte]) error {
+				if runs.Add(1) > 6 {
+					return nil
+				}
+				_, err := tx.Exec(ctx, fmt.Sprintf(`DO $$ BEGIN RAISE SQLSTATE '%s'; END $$`, code))
+				return err
+			}))
+			e.eventuallySettled()
+			e.wantEffects(21)
+			e.wantNoTrace()
+			e.wantCount(1, "effects of the message", `SELECT count(*) FROM effect WHERE message_id = $1`, bad)
+		})
+	}
 }
 
 // crasher is the process that TestWorker_BuriesAMessageThatKillsItsProcess

@@ -80,6 +80,7 @@ func (d *days) cover(day pgtype.Date) bool {
 func (w *Worker) refreshDays(ctx context.Context) error {
 	first, end, err := maintain(ctx, w.db, w.cfg.Retention)
 	if err != nil {
+		w.leaveStandby(err)
 		return err
 	}
 	w.days.Store(&days{first, end})

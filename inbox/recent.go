@@ -12,8 +12,10 @@ import (
 )
 
 // No index says when a row was processed, for every INSERT would pay for it. A
-// partition only ever grows, though: what is new stands in its last pages. They
-// are all that is read here, of the partitions that can be growing.
+// week's partition only ever grows, though: what is new stands in its last pages.
+// They are all that is read here, of the partitions that can be growing. Of
+// inbox_foreign, which is pruned, what is new may stand in earlier pages that have
+// become free, and is then missed where there are more pages than are read.
 const (
 	tailPages = 1024
 	tailWeeks = 4

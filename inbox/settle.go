@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // errStopping reports work not begun because the worker stops.
@@ -81,6 +82,7 @@ func (s *session) insist(ctx context.Context, step func() error) error {
 	delays.InitialInterval, delays.MaxInterval = 50*time.Millisecond, 5*time.Second
 	for until := time.Now().Add(s.cfg.AckWait); ; {
 		err := step()
+		s.leaveStandby(err)
 		s.noteOutage(ctx, err)
 		if !isAway(err) || time.Now().After(until) || !s.sleep(ctx, delays.NextBackOff()) {
 			return err
@@ -95,6 +97,7 @@ func (s *session) untilBegun(ctx context.Context, step func() error) error {
 	err := s.insist(ctx, func() error {
 		err := step()
 		if e, ok := errors.AsType[*awayError](err); ok && e.begun {
+			s.leaveStandby(err)
 			begun = err
 			return nil
 		}
@@ -105,6 +108,24 @@ func (s *session) untilBegun(ctx context.Context, step func() error) error {
 	}
 	return begun
 }
+
+// leaveStandby has the pool connect anew when err says that the server may not
+// write. The connections to a primary that a failover has made a standby stay
+// healthy; only new ones find out who is the primary now.
+func (w *Worker) leaveStandby(err error) {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || e.Code != readOnly {
+		return
+	}
+	now, last := time.Now().UnixNano(), w.left.Load()
+	if now-last > int64(standbyPause) && w.left.CompareAndSwap(last, now) {
+		w.db.Reset()
+	}
+}
+
+// standbyPause is between two times that the worker drops the pool's connections:
+// while there is no primary, every lane comes upon the standby again and again.
+const standbyPause = time.Second
 
 // noteOutage logs the beginning and the end of an outage, not each message it
 // holds up.

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/jetboxhq/jetbox/internal/deadletter"
+	"github.com/jetboxhq/jetbox/internal/wire"
 )
 
 var functionName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?$`)
@@ -38,7 +39,7 @@ func SQLFunction(subject, function string) Handler {
 func SQLFunctionAs(role, subject, function string) Handler {
 	return Handler{
 		subject: subject,
-		decode:  func(*delivery) (any, error) { return nil, nil },
+		decode:  checkText,
 		fences:  true,
 		prepare: func(ctx context.Context, db beginner) (setFunc, error) {
 			c, err := newSQLCall(ctx, db, role, function)
@@ -208,6 +209,25 @@ func checkResult(result *string) (*string, error) {
 		return nil, Permanent(fmt.Errorf("result of %d bytes is larger than %d", len(*result), maxResult))
 	}
 	return result, nil
+}
+
+// checkText refuses what only another publisher sends: Postgres would refuse the
+// whole set for it, and not say because of whom.
+func checkText(d *delivery) (any, error) {
+	switch {
+	case !isText(d.env.Key):
+		return nil, errNotText("header " + wire.Key)
+	case !isText(d.env.ContentType):
+		return nil, errNotText("header " + wire.ContentType)
+	}
+	return nil, nil
+}
+
+// isText says whether Postgres takes s for a text.
+func isText(s string) bool { return deadletter.Text(s) == s }
+
+func errNotText(what string) error {
+	return fmt.Errorf("its %s is not text: it has to be UTF-8 without NUL", what)
 }
 
 func messageArgs(ds []*delivery) ([]any, error) {

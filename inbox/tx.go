@@ -14,8 +14,9 @@ import (
 // awayError is a failure that is no fault of the message: Postgres cannot be
 // reached, has broken off, or has not said how a COMMIT ended.
 type awayError struct {
-	err   error
-	begun bool // the transaction had begun: the message may have broken it
+	err    error
+	begun  bool // the transaction had begun: the message may have a part in it
+	broken bool // the transaction's connection: the message may have done that
 }
 
 func (e *awayError) Error() string { return e.err.Error() }
@@ -90,7 +91,7 @@ func undo(ctx context.Context, conn *pgxpool.Conn, tx pgx.Tx, err error) error {
 		}
 	}
 	if !errors.Is(err, errHandlerTimeout) && (broken || transient(err)) {
-		return &awayError{err, true}
+		return &awayError{err, true, broken}
 	}
 	return err
 }
@@ -118,7 +119,7 @@ func commit(ctx context.Context, conn *pgxpool.Conn, tx pgx.Tx, last *pgx.Batch)
 	case told:
 		return undo(ctx, conn, tx, err)
 	}
-	return &awayError{err, true}
+	return &awayError{err, true, true}
 }
 
 // transient reports an error by which Postgres says that the same transaction
@@ -130,9 +131,11 @@ func transient(err error) bool {
 	}
 	switch e.Code {
 	case "40001", "40P01", // serialization failure, deadlock
-		"25006",                            // read-only: a standby, in a failover
+		readOnly,
 		"57P01", "57P02", "57P03", "57P05": // the server is ending or starting
 		return true
+	case "53400", "58P01": // over a configured limit, no such file: waiting helps neither
+		return false
 	}
 	switch e.Code[:2] {
 	case "08", "53", "58": // connection, resources, system
@@ -140,6 +143,10 @@ func transient(err error) bool {
 	}
 	return false
 }
+
+// readOnly is the SQLSTATE of a write on a standby, as a primary is after a
+// failover.
+const readOnly = "25006"
 
 var (
 	errTxOwned = errors.New("inbox: the transaction belongs to the worker, which commits it: use Begin for a savepoint")

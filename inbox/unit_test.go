@@ -13,7 +13,9 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"pgregory.net/rapid"
 
@@ -93,6 +95,18 @@ func TestRetryDelay_DoublesWithinItsBounds(t *testing.T) {
 	}
 	if got := retryDelay(context.Canceled, 3, math.MaxInt64); got > maxDelay {
 		t.Errorf("retryDelay of the largest base = %v", got)
+	}
+}
+
+func TestTransient_IsWhatWaitingHelps(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[string]bool{
+		"40001": true, "40P01": true, "25006": true, "53100": true, "53200": true, "57P01": true, "58030": true, "08006": true,
+		"53400": false, "58P01": false, "23505": false, "22021": false, "57014": false,
+	} {
+		if got := transient(fmt.Errorf("wrapped: %w", &pgconn.PgError{Code: code})); got != want {
+			t.Errorf("transient(%s) = %v, want %v", code, got, want)
+		}
 	}
 }
 
@@ -260,13 +274,35 @@ func TestHeld_WaitsWhileTooManyBytesAreInHand(t *testing.T) {
 	})
 }
 
-// fakeMsg is a message of which only the body is asked for.
-type fakeMsg struct {
-	jetstream.Msg
-	data []byte
+func TestHeld_CountsNoFailureOfWhatIsSettledMeanwhile(t *testing.T) {
+	t.Parallel()
+	for err, want := range map[error]int{
+		nil: 0, fmt.Errorf("wrapped: %w", jetstream.ErrMsgAlreadyAckd): 0, nats.ErrConnectionClosed: 1,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHeld(10)
+			h.add(&delivery{msg: &fakeMsg{progress: err}, arrived: time.Now()})
+			ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+			defer cancel()
+			failures := 0
+			h.keep(ctx, 10*time.Second, func() { failures++ })
+			if failures != want {
+				t.Errorf("%d failures counted after %v, want %d", failures, err, want)
+			}
+		})
+	}
 }
 
-func (m *fakeMsg) Data() []byte { return m.data }
+// fakeMsg is a message of which only the body is asked for, and what became of
+// InProgress.
+type fakeMsg struct {
+	jetstream.Msg
+	data     []byte
+	progress error
+}
+
+func (m *fakeMsg) Data() []byte      { return m.data }
+func (m *fakeMsg) InProgress() error { return m.progress }
 
 func FuzzDecodeError_QuotesNothing(f *testing.F) {
 	f.Add(`{"secret":"hunter2"}`)

@@ -33,6 +33,7 @@ type Worker struct {
 	suspect chan struct{}             // held while a message runs that a worker did not survive
 	days    atomic.Pointer[days]      // that the inbox covers
 	outage  atomic.Bool               // of Postgres, as last logged
+	left    atomic.Int64              // when the pool's connections were last dropped, in Unix nanoseconds
 	live    atomic.Pointer[nats.Conn] // nil: no session
 }
 

@@ -43,7 +43,7 @@ func (g guard) control(_, address string, _ syscall.RawConn) error {
 }
 
 func (g guard) check(a netip.Addr) error {
-	a = a.Unmap().WithZone("")
+	a = embedded(a.Unmap().WithZone(""))
 	switch {
 	case never(a):
 		return fmt.Errorf("address %s is refused: it is link-local, multicast or a cloud's metadata service", a)
@@ -53,14 +53,29 @@ func (g guard) check(a netip.Addr) error {
 	return nil
 }
 
-// metadata are services of clouds (AWS by IPv6, Alibaba, Oracle) that are not
-// link-local.
-var metadata = []netip.Addr{
-	netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("100.100.100.200"), netip.MustParseAddr("192.0.0.192"),
+// nat64 is where a network without IPv4 reaches it: the last four bytes are the
+// address that is dialled in the end.
+var nat64 = netip.MustParsePrefix("64:ff9b::/96")
+
+// embedded is the IPv4 address that a means by NAT64, else a itself.
+func embedded(a netip.Addr) netip.Addr {
+	if !nat64.Contains(a) {
+		return a
+	}
+	b := a.As16()
+	return netip.AddrFrom4([4]byte(b[12:]))
+}
+
+// metadata are services of clouds (AWS and Google by IPv6, Alibaba, Oracle,
+// Azure) that are not link-local. AWS has more than one in its prefix.
+var metadata = []netip.Prefix{
+	netip.MustParsePrefix("fd00:ec2::/32"), netip.MustParsePrefix("fd20:ce::254/128"),
+	netip.MustParsePrefix("100.100.100.200/32"), netip.MustParsePrefix("192.0.0.192/32"), netip.MustParsePrefix("168.63.129.16/32"),
 }
 
 func never(a netip.Addr) bool {
-	return a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() || slices.Contains(metadata, a)
+	return a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() ||
+		slices.ContainsFunc(metadata, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 var carrierNAT = netip.MustParsePrefix("100.64.0.0/10")

@@ -165,8 +165,9 @@ func judge(res *http.Response) error {
 	return err
 }
 
-// maxRetryAfter bounds what an endpoint may ask for.
-const maxRetryAfter = time.Hour
+// maxRetryAfter bounds what an endpoint may ask for, as the worker does its own
+// delays: messages that wait take the places of others, of every subject.
+const maxRetryAfter = 5 * time.Minute
 
 // retryAfter reads the header: seconds, or a date.
 func retryAfter(text string) (time.Duration, bool) {

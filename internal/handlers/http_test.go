@@ -82,12 +82,12 @@ func TestHTTP_TakesItsVerdictFromTheStatus(t *testing.T) {
 	}
 }
 
-func TestRetryAfter_IsSecondsOrADateWithinAnHour(t *testing.T) {
+func TestRetryAfter_IsSecondsOrADateWithinFiveMinutes(t *testing.T) {
 	t.Parallel()
 	date := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(http.TimeFormat) }
 	for text, want := range map[string]struct{ from, to time.Duration }{
-		"0": {0, 0}, "7": {7 * time.Second, 7 * time.Second}, "99999": {time.Hour, time.Hour},
-		date(-time.Minute): {0, 0}, date(48 * time.Hour): {time.Hour, time.Hour}, date(time.Minute): {20 * time.Second, time.Minute},
+		"0": {0, 0}, "7": {7 * time.Second, 7 * time.Second}, "99999": {5 * time.Minute, 5 * time.Minute},
+		date(-time.Minute): {0, 0}, date(48 * time.Hour): {5 * time.Minute, 5 * time.Minute}, date(time.Minute): {20 * time.Second, time.Minute},
 	} {
 		if got, ok := retryAfter(text); !ok || got < want.from || got > want.to {
 			t.Errorf("%s: %v, %v, want %v to %v", text, got, ok, want.from, want.to)
