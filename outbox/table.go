@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -8,7 +9,13 @@ import (
 )
 
 // table is jetbox.outbox as the reader asks it.
-type table struct{ conn *pgx.Conn }
+type table struct {
+	conn *pgx.Conn
+	rows int // that a poll asks for where they are large, zero for pollRows
+}
+
+// fewRows is how many a poll asks for at least.
+const fewRows = 100
 
 // pollSQL returns the snapshot first (id 0), then every row that became visible
 // since the one that $1 (xmax) and $2 (xip) describe.
@@ -19,7 +26,8 @@ UNION ALL (SELECT ` + rowColumns + ` FROM jetbox.outbox WHERE xid >= $1 ORDER BY
 UNION ALL (SELECT ` + rowColumns + ` FROM jetbox.outbox WHERE xid = ANY($2) LIMIT $3)`
 
 func (t *table) poll(ctx context.Context, since snapshot) (f polled, err error) {
-	rows, err := t.conn.Query(ctx, pollSQL, binaryFormat, since.xmax, since.xip, pollRows+1)
+	limit := cmp.Or(t.rows, pollRows)
+	rows, err := t.conn.Query(ctx, pollSQL, binaryFormat, since.xmax, since.xip, limit+1)
 	if err != nil {
 		return f, err
 	}
@@ -34,13 +42,17 @@ func (t *table) poll(ctx context.Context, since snapshot) (f polled, err error) 
 			}
 			continue
 		}
-		if f.overflow = len(f.rows) == pollRows || size > pollBytes; f.overflow {
+		if f.overflow = len(f.rows) == limit || size > pollBytes; f.overflow {
 			break
 		}
 		f.rows = append(f.rows, a.scan(v))
 		size += f.rows[len(f.rows)-1].size()
 	}
-	rows.Close()
+	rows.Close() // reads what is left of them
+	t.rows = min(2*limit, pollRows)
+	if size > pollBytes {
+		t.rows = max(len(f.rows), fewRows)
+	}
 	return f, rows.Err()
 }
 
