@@ -63,6 +63,8 @@ func parseDatabase(dsn, name string) (*pgxpool.Config, error) {
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 	}
+	cfg.ConnConfig.DialFunc = dialPostgres
+	cfg.PingTimeout = gone / 3
 	return cfg, nil
 }
 
