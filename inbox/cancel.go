@@ -19,6 +19,17 @@ var (
 	ErrForgotten = errors.New("inbox: message is older than the inbox remembers")
 )
 
+const remembersSQL = `SELECT coalesce($1::date = '-infinity' OR $1::date >= min(w), true) FROM jetbox.inbox_weeks() AS w`
+
+// Remembers reports whether the inbox goes back as far as a message's ID. Workers
+// refuse one that is older: nothing would tell whether it has been processed.
+func Remembers(ctx context.Context, tx pgx.Tx, id uuid.UUID) (yes bool, err error) {
+	if err := tx.QueryRow(ctx, remembersSQL, dayOf(id)).Scan(&yes); err != nil {
+		return false, fmt.Errorf("inbox: look for the oldest week: %w", err)
+	}
+	return yes, nil
+}
+
 // cancelSQL takes the message's place in the inbox: a worker that meets it acks
 // without running, and one that runs at this moment cannot commit. If such a
 // one commits first, this fails on the primary key.

@@ -153,7 +153,7 @@ func repeat(w world, verb string, f deadletter.Filter, step func(deadletter.Filt
 		}
 		total += len(out.Messages)
 		for _, r := range out.Refused {
-			_, _ = fmt.Fprintf(w.stderr, "%s stays dead: it breaks %s\n", r.ID, r.Rule)
+			_, _ = fmt.Fprintf(w.stderr, "%s stays dead: %s\n", r.ID, r.Rule)
 			f.Except = append(f.Except, r.ID)
 		}
 		more = len(out.Messages)+len(out.Refused) > 0

@@ -148,7 +148,7 @@ func (a *API) redrive(ctx context.Context, in *letterInput) (*redriveOutput, err
 		return nil, a.fail(ctx, err)
 	}
 	if len(out.Refused) > 0 {
-		return nil, problem(http.StatusUnprocessableEntity, "job_refused", "the outbox does not take the message: "+out.Refused[0].Rule)
+		return nil, problem(http.StatusUnprocessableEntity, "job_refused", "the message cannot go out again: "+out.Refused[0].Rule)
 	}
 	s, err := a.status(ctx, id)
 	return &redriveOutput{Body: s}, err

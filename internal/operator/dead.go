@@ -20,14 +20,14 @@ type Outcome struct {
 	Messages []uuid.UUID `json:"ids" doc:"The letters' messages"`
 	// Letters may be more than Messages: each consumer that gave up wrote one.
 	Letters int `json:"letters" doc:"How many letters that were"`
-	// Refused are letters that no outbox takes; they stay dead.
+	// Refused are letters that no outbox or no inbox takes; they stay dead.
 	Refused []Refusal `json:"refused,omitempty"`
 }
 
 // Refusal is why a letter stays.
 type Refusal struct {
 	ID   uuid.UUID `json:"id"`
-	Rule string    `json:"rule" doc:"The constraint of jetbox.outbox that the message breaks"`
+	Rule string    `json:"rule" doc:"What the message breaks: a constraint of jetbox.outbox, or the age of its ID"`
 }
 
 // Redrive sends at most limit of the letters that f chooses out again, under
@@ -109,10 +109,19 @@ func once(letters []deadletter.Full) []deadletter.Full {
 // margin is how much later than the last moment of the duplicate window.
 const margin = time.Second
 
+// errTooOld reports a letter that no worker would take: its history would be gone
+// for another letter that says no more than that.
+var errTooOld = errors.New("its ID is older than the inbox remembers: enqueue its payload under a new one")
+
 func sendAgain(ctx context.Context, tx pgx.Tx, l deadletter.Full, now time.Time, window time.Duration) error {
 	m, err := message(l)
 	if err != nil {
 		return err
+	}
+	if remembered, err := inbox.Remembers(ctx, tx, l.MessageID); err != nil {
+		return err
+	} else if !remembered {
+		return errTooOld
 	}
 	free := l.DiedAt.Add(window + margin)
 	if l.Consumer == deadletter.Relay || !free.After(now) {

@@ -239,6 +239,23 @@ func TestRedrive_WaitsOutTheDuplicateWindow(t *testing.T) {
 	}
 }
 
+// A worker would refuse it, and what is known of it would be gone.
+func TestRedrive_LeavesWhatTheInboxNoLongerRemembers(t *testing.T) {
+	t.Parallel()
+	db := testenv.Database(t)
+	old, foreign := outbox.NewID(time.Now().AddDate(-1, 0, 0)), uuid.New()
+	bury(t, db, old, "jobs.a")
+	bury(t, db, foreign, "jobs.a")
+	out, err := operator.Redrive(t.Context(), db, someone, deadletter.Filter{}, 10)
+	if err != nil || !slices.Equal(out.Messages, []uuid.UUID{foreign}) || len(out.Refused) != 1 || out.Refused[0].ID != old ||
+		!strings.Contains(out.Refused[0].Rule, "older than the inbox remembers") {
+		t.Errorf("Redrive = %+v, %v, want %s redriven and %s refused", out, err, foreign, old)
+	}
+	if got := state(t, db, old); got != operator.Dead {
+		t.Errorf("status = %s, want %s", got, operator.Dead)
+	}
+}
+
 func TestRedrive_SendsAMessageOnceThatIsDeadForTwoConsumers(t *testing.T) {
 	t.Parallel()
 	db := testenv.Database(t)
