@@ -231,13 +231,18 @@ const batchTime = 250 * time.Millisecond
 
 // takeApart says how the messages of a transaction that was lost to err run
 // instead: what a single message did is settled, or done by it alone; what may
-// be anybody's doing is halved.
+// be anybody's doing is halved. One that is slow is looked for in fewer steps, as
+// each takes the handler's whole time, and those to come are more careful.
 func (s *session) takeApart(ctx context.Context, ds []*delivery, at *group, err error) ([][]*delivery, error) {
 	if ctx.Err() != nil {
 		return nil, err
 	}
 	if len(ds) == 1 {
 		at = &group{ds: ds}
+	}
+	if (at == nil || len(at.ds) > 1) && errors.Is(err, errHandlerTimeout) {
+		s.caution.learn(true)
+		return slices.Collect(slices.Chunk(ds, (len(ds)+7)/8)), nil
 	}
 	if at == nil || len(at.ds) > 1 {
 		return [][]*delivery{ds[:len(ds)/2], ds[len(ds)/2:]}, nil

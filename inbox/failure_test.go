@@ -189,6 +189,38 @@ func TestWorker_NamesTheTimerThatEndedAHandler(t *testing.T) {
 	e.wantCount(0, "effects", `SELECT count(*) FROM effect`)
 }
 
+// Each look costs the handler's whole time, and everyone in the batch waits.
+func TestWorker_FindsASlowMessageOfASetInFewSteps(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	for i := range 256 {
+		e.publish("n", map[bool]string{true: "slow", false: "quick"}[i == 100])
+	}
+	cfg := e.config()
+	cfg.HandlerTimeout, cfg.MaxAttempts, cfg.Concurrency = time.Second, 1, 1
+	var waits atomic.Int32
+	e.start(cfg, inbox.HandleBatch(e.subject("n"), func(ctx context.Context, tx pgx.Tx, msgs []inbox.Message[[]byte]) ([]any, error) {
+		for _, m := range msgs {
+			if string(m.Payload) == "slow" {
+				waits.Add(1)
+				_, err := tx.Exec(ctx, `SELECT pg_sleep(10)`)
+				return nil, err
+			}
+		}
+		ids := make([]uuid.UUID, len(msgs))
+		for i, m := range msgs {
+			ids[i] = m.ID
+		}
+		_, err := tx.Exec(ctx, `INSERT INTO effect (message_id) SELECT unnest($1::uuid[])`, ids)
+		return make([]any, len(msgs)), err
+	}))
+	e.eventuallySettled()
+	e.wantEffects(255)
+	if n := waits.Load(); n > 4 { // 256, 32, 4, 1
+		t.Errorf("the slow message was waited for %d times, want at most 4", n)
+	}
+}
+
 func TestWorker_LeavesAHandlerThatIgnoresItsContext(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)

@@ -12,8 +12,8 @@ import (
 type Limits struct {
 	// MaxAttempts is how many attempts a message gets. Zero means the worker's.
 	MaxAttempts int
-	// Timeout is how long one call may take. Zero means the worker's
-	// HandlerTimeout.
+	// Timeout is how long one call may take, with a set of messages where a handler
+	// takes sets. Zero means the worker's HandlerTimeout.
 	Timeout time.Duration
 }
 

@@ -76,13 +76,23 @@ func (l *lab) checkStream(ctx context.Context, found map[string]int64) error {
 	return l.checkAcks(ctx, ids, found)
 }
 
+// readStream is patient: three servers on a busy machine may be without a leader
+// for a moment, long after the last fault.
 func (l *lab) readStream(ctx context.Context, each func(seq uint64, m jetstream.Msg)) error {
-	c, err := l.js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{})
+	var c jetstream.Consumer
+	err := until(ctx, time.Minute, func(ctx context.Context) (found bool, err error) {
+		c, err = l.js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{})
+		return err == nil, err
+	})
 	if err != nil {
 		return err
 	}
 	for left := uint64(1); left > 0; {
-		batch, err := c.Fetch(1000, jetstream.FetchMaxWait(time.Second))
+		var batch jetstream.MessageBatch
+		err := until(ctx, time.Minute, func(context.Context) (fetched bool, err error) {
+			batch, err = c.Fetch(1000, jetstream.FetchMaxWait(time.Second)) // goes on after the last it gave
+			return err == nil, err
+		})
 		if err != nil {
 			return err
 		}
