@@ -4,8 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/jetboxhq/jetbox/integration/testenv"
 )
 
@@ -17,12 +15,7 @@ SELECT 1, 1, pg_current_snapshot(), count(*), min(id), max(id), '{"S": {"last_se
 // On a stream with others' messages, one of ours is gone.
 func TestConfirmation_MissesNoLossAndTakesNoDecisionForOne(t *testing.T) {
 	t.Parallel()
-	db := testenv.Database(t)
-	conn, err := pgx.ConnectConfig(t.Context(), db.Config().ConnConfig)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(t.Context())
+	conn := openConn(t, testenv.Database(t))
 	exec := func(sql string) {
 		t.Helper()
 		if _, err := conn.Exec(t.Context(), sql); err != nil {

@@ -1,29 +1,33 @@
 package outbox
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/jetboxhq/jetbox/integration/testenv"
 )
+
+// openConn opens a session of db.
+func openConn(t *testing.T, db *pgxpool.Pool) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.ConnectConfig(t.Context(), db.Config().ConnConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
 
 // twoConns returns two sessions of one database.
 func twoConns(t *testing.T) (a, b *pgx.Conn) {
 	t.Helper()
 	db := testenv.Database(t)
-	conns := make([]*pgx.Conn, 2)
-	for i := range conns {
-		conn, err := pgx.ConnectConfig(t.Context(), db.Config().ConnConfig)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close(t.Context()) })
-		conns[i] = conn
-	}
-	return conns[0], conns[1]
+	return openConn(t, db), openConn(t, db)
 }
 
 func someBatch() *batch {

@@ -3,20 +3,13 @@ package outbox
 import (
 	"testing"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/jetboxhq/jetbox/integration/testenv"
 )
 
 // What a poll does not use it has to read all the same.
 func TestPoll_AsksForFewWhereRowsAreLarge(t *testing.T) {
 	t.Parallel()
-	db := testenv.Database(t)
-	conn, err := pgx.ConnectConfig(t.Context(), db.Config().ConnConfig)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(t.Context())
+	conn := openConn(t, testenv.Database(t))
 	from := &table{conn: conn}
 	insert := func(n, bytes int) {
 		t.Helper()

@@ -12,12 +12,7 @@ import (
 // loss sent it back for.
 func TestRewind_NeverSkipsWhatAnEarlierOneWentBackFor(t *testing.T) {
 	t.Parallel()
-	db := testenv.Database(t)
-	conn, err := pgx.ConnectConfig(t.Context(), db.Config().ConnConfig)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(t.Context())
+	conn := openConn(t, testenv.Database(t))
 	if _, err := conn.Exec(t.Context(), `INSERT INTO jetbox.relay_batch (seq, epoch, snap, n, first_id, last_id)
 		SELECT i, 1, (i * 10 || ':' || i * 10 || ':')::pg_snapshot, 5, i * 5, i * 5 + 4 FROM generate_series(1, 4) i`); err != nil {
 		t.Fatal(err)

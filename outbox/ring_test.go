@@ -25,12 +25,7 @@ type ringLab struct {
 
 func newRingLab(t *testing.T) *ringLab {
 	db := testenv.Database(t)
-	conn, err := pgx.ConnectConfig(t.Context(), db.Config().ConnConfig)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close(context.Background()) })
-	return &ringLab{t: t, db: db, ring: &ring{conn: conn, retention: time.Hour, log: slog.New(slog.DiscardHandler)}}
+	return &ringLab{t: t, db: db, ring: &ring{conn: openConn(t, db), retention: time.Hour, log: slog.New(slog.DiscardHandler)}}
 }
 
 func (l *ringLab) exec(sql string, args ...any) {
