@@ -196,6 +196,27 @@ func TestWorker_RetriesWhatPostgresSaysWillPassAtNoCost(t *testing.T) {
 	}
 }
 
+// It may be that a function cannot reach another server for this message.
+func TestWorker_BlamesAMessageForWhatOnlyItMeetsEachTime(t *testing.T) {
+	t.Parallel()
+	for what, code := range map[string]string{"no connection to another server": "08001", "too many locks": "53200"} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t)
+			bad := e.publishAround()
+			cfg := e.config()
+			cfg.MaxAttempts = 2
+			e.start(cfg, failing(e, func(ctx context.Context, tx pgx.Tx, _ inbox.Message[[]byte]) error {
+				_, err := tx.Exec(ctx, fmt.Sprintf(`DO $$ BEGIN RAISE SQLSTATE '%s'; END $$`, code))
+				return err
+			}))
+			e.eventuallySettled()
+			e.wantEffects(20)
+			contains(t, "reason", e.letter(bad).Reason, "attempt 2 of 2", "3 times running", code)
+		})
+	}
+}
+
 // crasher is the process that TestWorker_BuriesAMessageThatKillsItsProcess
 // starts: a worker with a handler that ends it.
 func crasher() error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,7 +17,7 @@ import (
 type awayError struct {
 	err    error
 	begun  bool // the transaction had begun: the message may have a part in it
-	broken bool // the transaction's connection: the message may have done that
+	broken bool // the message may have done it, and do it each time
 }
 
 func (e *awayError) Error() string { return e.err.Error() }
@@ -91,7 +92,7 @@ func undo(ctx context.Context, conn *pgxpool.Conn, tx pgx.Tx, err error) error {
 		}
 	}
 	if !errors.Is(err, errHandlerTimeout) && (broken || transient(err)) {
-		return &awayError{err, true, broken}
+		return &awayError{err, true, broken || !passes(err)}
 	}
 	return err
 }
@@ -126,22 +127,27 @@ func commit(ctx context.Context, conn *pgxpool.Conn, tx pgx.Tx, last *pgx.Batch)
 // may succeed later.
 func transient(err error) bool {
 	e, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok {
+	switch {
+	case !ok:
+		return false
+	case passes(err):
+		return true
+	case e.Code == "53400", e.Code == "58P01": // over a configured limit, no such file: waiting helps neither
 		return false
 	}
-	switch e.Code {
-	case "40001", "40P01", // serialization failure, deadlock
+	return slices.Contains([]string{"08", "53", "58"}, e.Code[:2]) // connection, resources, system
+}
+
+// passes reports a transient error that is never one message's doing, each time:
+// a function may fail to reach another server, or need too many locks.
+func passes(err error) bool {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && slices.Contains([]string{
+		"40001", "40P01", // serialization failure, deadlock
 		readOnly,
-		"57P01", "57P02", "57P03", "57P05": // the server is ending or starting
-		return true
-	case "53400", "58P01": // over a configured limit, no such file: waiting helps neither
-		return false
-	}
-	switch e.Code[:2] {
-	case "08", "53", "58": // connection, resources, system
-		return true
-	}
-	return false
+		"53100", "53300", // the disk is full, too many connections
+		"57P01", "57P02", "57P03", "57P05", // the server is ending or starting
+	}, e.Code)
 }
 
 // readOnly is the SQLSTATE of a write on a standby, as a primary is after a

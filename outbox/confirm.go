@@ -129,12 +129,13 @@ WHERE o.id BETWEEN @first AND @last AND b.seq = @upto
 	AND NOT EXISTS (SELECT FROM jetbox.dead_letter d WHERE d.message_id = o.message_id AND d.consumer IN (@consumer, '$relay'))`
 
 // onItsWaySQL tells whether each of some messages is to be published once more, or
-// was since: somebody has redriven its dead letter.
+// was since: somebody has redriven its dead letter. OFFSET 0 has the outbox asked
+// for one message at a time, up to the first that is gone.
 const onItsWaySQL = `
 SELECT NOT EXISTS (
 	SELECT FROM unnest($1::bigint[], $2::uuid[]) AS m (id, message_id)
 	WHERE NOT EXISTS (SELECT FROM jetbox.scheduled s WHERE s.message_id = m.message_id)
-		AND NOT EXISTS (SELECT FROM jetbox.outbox o WHERE o.message_id = m.message_id AND o.id > m.id))`
+		AND NOT EXISTS (SELECT FROM jetbox.outbox o WHERE o.message_id = m.message_id AND o.id > m.id OFFSET 0))`
 
 type ledgerRange struct {
 	Seq, First, Last int64

@@ -11,9 +11,10 @@ import (
 	"github.com/jetboxhq/jetbox/internal/deadletter"
 )
 
-// moveDueSQL is one statement, so a row is either scheduled or in the outbox.
-// SKIP LOCKED leaves alone what an application is about to cancel.
-const moveDueSQL = `
+// Each is one statement, so a row is either scheduled or in the outbox. SKIP
+// LOCKED leaves alone what an application is about to cancel.
+const (
+	moveDueSQL = `
 WITH due AS (
 	DELETE FROM jetbox.scheduled
 	WHERE id = ANY (ARRAY (
@@ -21,12 +22,17 @@ WITH due AS (
 		WHERE run_at <= now()
 		ORDER BY run_at, id
 		LIMIT $1
-		FOR UPDATE SKIP LOCKED))
+		FOR UPDATE SKIP LOCKED))` + intoOutboxSQL
+	moveSQL = `
+WITH due AS (
+	DELETE FROM jetbox.scheduled WHERE id = $1` + intoOutboxSQL
+	intoOutboxSQL = `
 	RETURNING id, run_at, message_id, subject, key, headers, payload, payload_bytes, content_type)
 INSERT INTO jetbox.outbox (message_id, subject, key, headers, payload, payload_bytes, content_type)
 SELECT message_id, subject, key, headers, payload, payload_bytes, content_type
 FROM due
 ORDER BY run_at, id`
+)
 
 // dueRows is how many due messages move in one transaction: few enough that
 // the rest of the outbox hardly notices.
@@ -36,22 +42,55 @@ const dueRows = 2000
 // only gets here past the table's own, as by a restore without triggers, becomes
 // a dead letter: else it would be in the way of all that is due later.
 func moveDue(ctx context.Context, conn *pgx.Conn) error {
-	for limit := int64(dueRows); ; {
-		tag, err := conn.Exec(ctx, moveDueSQL, limit)
-		switch rule := brokenRule(err); {
-		case rule != "" && limit > 1:
-			limit = 1 // to find the one
-		case rule != "":
-			if err := buryDue(ctx, conn, rule); err != nil {
-				return fmt.Errorf("set a scheduled message aside: %w", err)
-			}
-			limit = dueRows
-		case err != nil:
-			return fmt.Errorf("move scheduled messages: %w", err)
-		case tag.RowsAffected() < limit:
+	for {
+		tag, err := conn.Exec(ctx, moveDueSQL, dueRows)
+		switch {
+		case brokenRule(err) != "":
+			err = moveOneByOne(ctx, conn)
+		case err == nil && tag.RowsAffected() < dueRows:
 			return nil
 		}
+		if err != nil {
+			return fmt.Errorf("move scheduled messages: %w", err)
+		}
 	}
+}
+
+func moveOneByOne(ctx context.Context, conn *pgx.Conn) error {
+	for range dueRows {
+		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return moveOne(ctx, tx) })
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const lockDueSQL = `
+SELECT id FROM jetbox.scheduled
+WHERE run_at <= now()
+ORDER BY run_at, id
+LIMIT 1
+FOR UPDATE SKIP LOCKED`
+
+// moveOne moves or buries the first that is due. It returns pgx.ErrNoRows when
+// nothing is.
+func moveOne(ctx context.Context, tx pgx.Tx) error {
+	var id int64
+	if err := tx.QueryRow(ctx, lockDueSQL).Scan(&id); err != nil {
+		return err
+	}
+	err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, moveSQL, id)
+		return err
+	})
+	if rule := brokenRule(err); rule != "" {
+		return buryDue(ctx, tx, id, rule)
+	}
+	return err
 }
 
 // brokenRule is the outbox's rule that err says is broken, if it does.
@@ -62,33 +101,23 @@ func brokenRule(err error) string {
 	return ""
 }
 
-const takeDueSQL = `
-DELETE FROM jetbox.scheduled
-WHERE id = (
-	SELECT id FROM jetbox.scheduled
-	WHERE run_at <= now()
-	ORDER BY run_at, id
-	LIMIT 1
-	FOR UPDATE SKIP LOCKED)
-RETURNING ` + rowColumns
+const takeDueSQL = `DELETE FROM jetbox.scheduled WHERE id = $1 RETURNING ` + rowColumns
 
-// buryDue makes a dead letter of the first that is due.
-func buryDue(ctx context.Context, conn *pgx.Conn, rule string) error {
-	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, takeDueSQL, binaryFormat)
-		if err != nil {
-			return err
-		}
-		var a arena
-		var b batch
-		for rows.Next() {
-			r := a.scan(rows.RawValues())
-			r.id = 0 // of the other table
-			b.bury(&r, errors.New("the outbox refuses it: "+rule))
-		}
-		if err := rows.Err(); err != nil {
-			return err
-		}
-		return deadletter.Insert(ctx, tx, b.dead...)
-	})
+// buryDue makes a dead letter of a scheduled message.
+func buryDue(ctx context.Context, tx pgx.Tx, id int64, rule string) error {
+	rows, err := tx.Query(ctx, takeDueSQL, binaryFormat, id)
+	if err != nil {
+		return err
+	}
+	var a arena
+	var b batch
+	for rows.Next() {
+		r := a.scan(rows.RawValues())
+		r.id = 0 // of the other table
+		b.bury(&r, errors.New("the outbox refuses it: "+rule))
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	return deadletter.Insert(ctx, tx, b.dead...)
 }

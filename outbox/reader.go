@@ -93,6 +93,7 @@ func (r *reader) sendPoll(ctx context.Context, f polled) error {
 	from := r.at
 	r.at = position{snap: f.snap}
 	if len(f.rows) == 0 {
+		r.at.replay = from.replay // as the ledger still has it
 		r.caughtUp()
 		return nil
 	}

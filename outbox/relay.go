@@ -93,8 +93,8 @@ func (c RelayConfig) validate() error {
 	if c.Retention < time.Minute {
 		errs = append(errs, fmt.Errorf("retention %v is under 1m", c.Retention))
 	}
-	if c.FallbackPoll < 0 {
-		errs = append(errs, fmt.Errorf("FallbackPoll %v is negative", c.FallbackPoll))
+	if c.FallbackPoll < 0 || c.FallbackPoll > time.Minute {
+		errs = append(errs, fmt.Errorf("FallbackPoll %v is not within a minute", c.FallbackPoll))
 	}
 	if c.ConfirmGrace < 0 {
 		errs = append(errs, fmt.Errorf("ConfirmGrace %v is negative", c.ConfirmGrace))

@@ -150,7 +150,8 @@ var (
 	readerParams = map[string]string{
 		"enable_seqscan": "off", "enable_bitmapscan": "off", "plan_cache_mode": "force_generic_plan",
 		"max_parallel_workers_per_gather": "0", "work_mem": "32MB", // a chunk sorts in memory
-		"idle_session_timeout": "60s", // while it sleeps, each writer rings its doorbell
+		"idle_session_timeout": "5min", // while it sleeps, each writer rings its doorbell
+		"tcp_user_timeout":     "60s",  // a chunk waits, half read, while a batch is published
 	}
 	// A ledger row that a crash takes back is published again: nothing is lost by
 	// not waiting for its flush.
