@@ -2,8 +2,10 @@ package inbox
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -19,15 +21,29 @@ var (
 	ErrForgotten = errors.New("inbox: message is older than the inbox remembers")
 )
 
-const remembersSQL = `SELECT coalesce($1::date = '-infinity' OR $1::date >= min(w), true) FROM jetbox.inbox_weeks() AS w`
+// querier is a connection, a pool or a transaction.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
 
-// Remembers reports whether the inbox goes back as far as a message's ID. Workers
-// refuse one that is older: nothing would tell whether it has been processed.
-func Remembers(ctx context.Context, tx pgx.Tx, id uuid.UUID) (yes bool, err error) {
-	if err := tx.QueryRow(ctx, remembersSQL, dayOf(id)).Scan(&yes); err != nil {
-		return false, fmt.Errorf("inbox: look for the oldest week: %w", err)
+const oldestSQL = `SELECT min(w) FROM jetbox.inbox_weeks() AS w`
+
+// Oldest returns the lowest UUIDv7 that the inbox remembers. Workers refuse one
+// that is lower: nothing would tell whether it has been processed.
+func Oldest(ctx context.Context, db querier) (id uuid.UUID, err error) {
+	rows, err := db.Query(ctx, oldestSQL)
+	if err != nil {
+		return id, fmt.Errorf("inbox: look for the oldest week: %w", err)
 	}
-	return yes, nil
+	week, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[*time.Time])
+	if err != nil || week == nil {
+		return id, err
+	}
+	var ms [8]byte
+	binary.BigEndian.PutUint64(ms[:], uint64(week.UnixMilli()))
+	copy(id[:6], ms[2:])
+	id[6], id[8] = 0x70, 0x80
+	return id, nil
 }
 
 // cancelSQL takes the message's place in the inbox: a worker that meets it acks

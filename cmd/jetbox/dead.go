@@ -139,7 +139,14 @@ func (c deadChoice) change(ctx context.Context, w world, verb string, step func(
 			}
 			return err
 		}
-		return repeat(w, verb, f, func(f deadletter.Filter) (operator.Outcome, error) { return step(conn, f) })
+		if err := repeat(w, verb, f, func(f deadletter.Filter) (operator.Outcome, error) { return step(conn, f) }); err != nil {
+			return err
+		}
+		n, err := deadletter.CountMatching(ctx, conn, f)
+		if err == nil && n > 0 {
+			_, err = fmt.Fprintf(w.stderr, "%d stay dead: refused above, or their IDs are older than the inbox remembers\n", n)
+		}
+		return err
 	})
 }
 

@@ -34,12 +34,38 @@ type Refusal struct {
 // their own IDs, in one transaction. A message that the broker may remember
 // waits until its duplicate window is over, as the relay last saw it: the broker
 // would drop it unseen. Consumers that have processed the message already skip it.
+// Letters whose IDs are older than the inbox remembers stay: no worker would take
+// the messages, and what is known of them would be gone for a letter that says so.
 func Redrive(ctx context.Context, db DB, actor string, f deadletter.Filter, limit int) (Outcome, error) {
-	out, err := redriveTogether(ctx, db, actor, f, limit)
-	if violation(err) == "" {
-		return out, err
+	oldest, err := inbox.Oldest(ctx, db)
+	if err != nil {
+		return Outcome{}, fmt.Errorf("operator: redrive: %w", err)
 	}
-	return redriveOneByOne(ctx, db, actor, f, limit)
+	asked := f
+	f.From = oldest
+	out, err := redriveTogether(ctx, db, actor, f, limit)
+	if violation(err) != "" {
+		out, err = redriveOneByOne(ctx, db, actor, f, limit)
+	}
+	if err == nil && len(asked.IDs) > 0 {
+		out.Refused, err = refuseOld(ctx, db, asked, out.Refused)
+	}
+	return out, err
+}
+
+// tooOld is why a letter stays that was asked for by its ID.
+const tooOld = "its ID is older than the inbox remembers: enqueue its payload under a new one"
+
+// refuseOld adds what is left of the letters that were asked for.
+func refuseOld(ctx context.Context, db DB, f deadletter.Filter, refused []Refusal) ([]Refusal, error) {
+	for _, r := range refused {
+		f.Except = append(f.Except, r.ID)
+	}
+	left, err := deadletter.Oldest(ctx, db, f, len(f.IDs))
+	for _, l := range left {
+		refused = append(refused, Refusal{l.MessageID, tooOld})
+	}
+	return refused, err
 }
 
 const windowSQL = `SELECT clock_timestamp(), duplicate_window FROM jetbox.relay_lease`
@@ -109,19 +135,10 @@ func once(letters []deadletter.Full) []deadletter.Full {
 // margin is how much later than the last moment of the duplicate window.
 const margin = time.Second
 
-// errTooOld reports a letter that no worker would take: its history would be gone
-// for another letter that says no more than that.
-var errTooOld = errors.New("its ID is older than the inbox remembers: enqueue its payload under a new one")
-
 func sendAgain(ctx context.Context, tx pgx.Tx, l deadletter.Full, now time.Time, window time.Duration) error {
 	m, err := message(l)
 	if err != nil {
 		return err
-	}
-	if remembered, err := inbox.Remembers(ctx, tx, l.MessageID); err != nil {
-		return err
-	} else if !remembered {
-		return errTooOld
 	}
 	free := l.DiedAt.Add(window + margin)
 	if l.Consumer == deadletter.Relay || !free.After(now) {

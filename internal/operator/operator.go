@@ -113,9 +113,6 @@ func details(fields map[string]any) json.RawMessage {
 
 // violation is the rule that err is about, or empty.
 func violation(err error) string {
-	if errors.Is(err, errTooOld) {
-		return errTooOld.Error()
-	}
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "23514" {
 		return e.ConstraintName
 	}
