@@ -14,13 +14,13 @@ import (
 	"github.com/jetboxhq/jetbox/outbox"
 )
 
-// A missed wake-up would wait for the fallback poll, here an hour. Each round
+// A missed wake-up would wait for the fallback poll, here a minute. Each round
 // waits until its messages are through, so no later commit can make up for it,
 // and starts again at a random moment of the relay's falling asleep.
 func TestDoorbell_WakesTheRelayForEveryCommit(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	l.relay(func(c *outbox.RelayConfig) { c.FallbackPoll = time.Hour })
+	l.relay(func(c *outbox.RelayConfig) { c.FallbackPoll = time.Minute })
 	nc, err := l.dial()
 	if err != nil {
 		t.Fatal(err)
