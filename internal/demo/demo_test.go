@@ -50,10 +50,14 @@ func TestDemo_PassesWhilePartsAreKilled(t *testing.T) {
 // A proof that cannot fail proves nothing.
 func TestDemo_FailsWhenMessagesAreAckedBeforeCommit(t *testing.T) {
 	t.Parallel()
-	r := run(t, demo.Config{Break: demo.AckBeforeCommit})
-	if r.Pass() || r.Lost+r.Doubled == 0 {
-		t.Errorf("got %+v, want some lost or doubled", r)
+	for range 3 { // a kill has to come between an ack and its commit
+		r := run(t, demo.Config{Break: demo.AckBeforeCommit})
+		if !r.Pass() && r.Lost+r.Doubled > 0 {
+			return
+		}
+		t.Logf("got %+v, want some lost or doubled", r)
 	}
+	t.Error("no kill came between an ack and its commit")
 }
 
 func TestDemo_LeavesNothingBehindWhenBrokenOff(t *testing.T) {

@@ -46,7 +46,29 @@ func ReadStory(ctx context.Context, db *pgx.Conn, id uuid.UUID) ([]Moment, error
 		story = append(story, died(past{l.Reason, l.Errors, l.DiedAt}, l.Consumer)...)
 	}
 	slices.SortStableFunc(story, func(a, b Moment) int { return a.At.Compare(b.At) })
-	return story, nil
+	return causal(story), nil
+}
+
+// causal puts what a worker did behind the publishing that it needs: on a busy
+// machine a relay may hear from the broker later than the worker.
+func causal(story []Moment) []Moment {
+	out := false
+	for i, m := range story {
+		switch m.What {
+		case "inserted":
+			out = false
+		case "published":
+			out = true
+		case "done", "failed":
+			later := slices.IndexFunc(story[i:], func(m Moment) bool { return m.What == "published" })
+			if !out && later > 0 {
+				m = story[i+later]
+				copy(story[i+1:], story[i:i+later])
+				story[i], out = m, true
+			}
+		}
+	}
+	return story
 }
 
 func published(rows []outbox.Trace) (list []Moment) {
