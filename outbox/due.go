@@ -45,7 +45,7 @@ func moveDue(ctx context.Context, conn *pgx.Conn) error {
 	for {
 		tag, err := conn.Exec(ctx, moveDueSQL, dueRows)
 		switch {
-		case brokenRule(err) != "":
+		case BrokenRule(err) != "":
 			err = moveOneByOne(ctx, conn)
 		case err == nil && tag.RowsAffected() < dueRows:
 			return nil
@@ -87,14 +87,15 @@ func moveOne(ctx context.Context, tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, moveSQL, id)
 		return err
 	})
-	if rule := brokenRule(err); rule != "" {
+	if rule := BrokenRule(err); rule != "" {
 		return buryDue(ctx, tx, id, rule)
 	}
 	return err
 }
 
-// brokenRule is the outbox's rule that err says is broken, if it does.
-func brokenRule(err error) string {
+// BrokenRule is the constraint by which the outbox refused a message, as err of its
+// INSERT says; empty where err says no such thing.
+func BrokenRule(err error) string {
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "23514" {
 		return e.ConstraintName
 	}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/jetboxhq/jetbox/internal/operator"
 	"github.com/jetboxhq/jetbox/internal/wait"
@@ -42,8 +41,8 @@ func (c sendCommand) Run(ctx context.Context, w world) error {
 			}
 			return outbox.Enqueue(ctx, tx, m)
 		})
-		if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "23514" {
-			return mistakes{fmt.Errorf("the outbox refuses the message: %s", e.ConstraintName)}
+		if rule := outbox.BrokenRule(err); rule != "" {
+			return mistakes{fmt.Errorf("the outbox refuses the message: %s", rule)}
 		}
 		if err != nil {
 			return err

@@ -44,7 +44,7 @@ func Redrive(ctx context.Context, db DB, actor string, f deadletter.Filter, limi
 	asked := f
 	f.From = oldest
 	out, err := redriveTogether(ctx, db, actor, f, limit)
-	if violation(err) != "" {
+	if outbox.BrokenRule(err) != "" {
 		out, err = redriveOneByOne(ctx, db, actor, f, limit)
 	}
 	if err == nil && len(asked.IDs) > 0 {
@@ -105,7 +105,7 @@ func redriveOneByOne(ctx context.Context, db DB, actor string, f deadletter.Filt
 		}
 		l := letters[0]
 		one, err := redriveTogether(ctx, db, actor, deadletter.Filter{IDs: []uuid.UUID{l.MessageID}, Consumer: l.Consumer}, 1)
-		if rule := violation(err); rule != "" {
+		if rule := outbox.BrokenRule(err); rule != "" {
 			out.Refused = append(out.Refused, Refusal{l.MessageID, rule})
 			f.Except = append(f.Except, l.MessageID)
 			continue

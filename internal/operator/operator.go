@@ -10,7 +10,6 @@ package operator
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -109,12 +108,4 @@ func details(fields map[string]any) json.RawMessage {
 		panic(err) // strings, numbers and JSON from the database always encode
 	}
 	return text
-}
-
-// violation is the rule that err is about, or empty.
-func violation(err error) string {
-	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "23514" {
-		return e.ConstraintName
-	}
-	return ""
 }
