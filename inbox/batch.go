@@ -240,6 +240,9 @@ func (s *session) takeApart(ctx context.Context, ds []*delivery, at *group, err 
 	if len(ds) == 1 {
 		at = &group{ds: ds}
 	}
+	if at != nil && len(at.ds) > 1 {
+		at = at.suspects(err)
+	}
 	if (at == nil || len(at.ds) > 1) && errors.Is(err, errHandlerTimeout) {
 		s.caution.learn(true)
 		return slices.Collect(slices.Chunk(ds, (len(ds)+7)/8)), nil
@@ -280,7 +283,7 @@ func (s *session) settleFailed(ctx context.Context, ds []*delivery) error {
 // runHandler calls h within tx, and checks how it leaves the transaction.
 func runHandler(call caller, tx pgx.Tx, h *Handler, ds []*delivery, limit int) error {
 	err := call(h.limits.Timeout, func(ctx context.Context) error {
-		return h.inTransaction(ctx, handlerTx{tx}, ds, limit)
+		return h.inTransaction(ctx, tx, ds, limit)
 	})
 	if err != nil {
 		return err

@@ -158,6 +158,83 @@ func TestSQLFunction_IsolatesAResultThatIsTooLarge(t *testing.T) {
 	e.wantCount(199, "rows in the inbox", `SELECT count(*) FROM jetbox.inbox`)
 }
 
+// Calls that make one statement each wait for its answer together; calls that make
+// two do not, from the first message on.
+func TestWorker_WaitsForManyStatementsAtOnce(t *testing.T) {
+	t.Parallel()
+	const n = 2000
+	for name, statements := range map[string]int{"one statement": 1, "two statements": 2} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t)
+			e.publishAsync(n, func(int, uuid.UUID) string { return "" })
+			cfg := e.config()
+			cfg.Concurrency = 1
+			waiting, most := 0, 0 // one call at a time, or -race says so
+			e.start(cfg, inbox.HandleTx(e.subject("n"), func(ctx context.Context, tx pgx.Tx, m inbox.Message[[]byte]) (any, error) {
+				waiting++
+				most = max(most, waiting)
+				_, err := tx.Exec(ctx, effectSQL, m.ID, "")
+				waiting--
+				if statements > 1 && err == nil {
+					_, err = tx.Exec(ctx, `SELECT 1`)
+				}
+				return nil, err
+			}))
+			e.eventuallySettled()
+			e.wantEffects(n)
+			e.wantNoTrace()
+			if (most > 1) != (statements == 1) {
+				t.Errorf("up to %d calls waited at once", most)
+			}
+		})
+	}
+}
+
+// What breaks the connection, or leaves it unusable, is one message's doing too.
+func TestWorker_BlamesTheMessageThatSpoilsThePipeline(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]func(context.Context, pgx.Tx, inbox.Message[[]byte]) error{
+		"arguments that do not fit": func(ctx context.Context, tx pgx.Tx, m inbox.Message[[]byte]) error {
+			_, err := tx.Exec(ctx, effectSQL, m.ID, struct{ N int }{1})
+			return err
+		},
+		"rows left open": func(ctx context.Context, tx pgx.Tx, m inbox.Message[[]byte]) error {
+			_, err := tx.Query(ctx, `SELECT $1::uuid`, m.ID)
+			return err
+		},
+		"a backend that ends": func(ctx context.Context, tx pgx.Tx, _ inbox.Message[[]byte]) error {
+			_, err := tx.Exec(ctx, `SELECT pg_terminate_backend(pg_backend_pid())`)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const n = 2000
+			e := newEnv(t)
+			e.publishFailing(n, 500)
+			e.exec(keepAttemptsSQL)
+			r := &runs{of: map[uuid.UUID]int{}}
+			cfg := e.config()
+			cfg.BatchSize, cfg.Concurrency = 100, 1 // the first messages tell how to run the others
+			e.start(cfg, inbox.HandleTx(e.subject("n"), func(ctx context.Context, tx pgx.Tx, m inbox.Message[[]byte]) (any, error) {
+				if string(m.Payload) == "bad" && m.Attempt == 1 {
+					r.add(m.ID)
+					return nil, spoil(ctx, tx, m)
+				}
+				_, err := tx.Exec(ctx, effectSQL, m.ID, "")
+				return nil, err
+			}))
+			e.eventuallySettled()
+			e.wantEffects(n)
+			e.wantFailedOnce()
+			if most := r.most(); most > 5 {
+				t.Errorf("a message broke %d transactions, want few", most)
+			}
+		})
+	}
+}
+
 // wantFailedOnce checks that the bad messages failed once each, and no other.
 func (e *env) wantFailedOnce() {
 	e.t.Helper()

@@ -3,6 +3,7 @@ package inbox
 import (
 	"context"
 	"fmt"
+	"math"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -21,7 +22,8 @@ type Handler struct {
 	prepare func(context.Context, beginner) (setFunc, error)
 	call    func(ctx context.Context, d *delivery) error
 
-	fences bool // runSet makes savepoints
+	streak *streak // of run
+	fences bool    // runSet makes savepoints
 }
 
 // beginner is a pool or a transaction.
@@ -40,10 +42,15 @@ type setFunc func(ctx context.Context, tx pgx.Tx, ds []*delivery, limit int) err
 // a savepoint: those run again, and the message that failed is retried in a
 // transaction apart from first deliveries.
 //
+// Where each call makes one statement, as it turns out, many share a round trip:
+// fn is called for other messages while it waits for its answer, though no two
+// calls for one batch ever run at the same time. Postgres executes the same as
+// without.
+//
 // T is decoded from JSON; a T of []byte or json.RawMessage gets the bytes.
 func HandleTx[T, R any](subject string, fn func(ctx context.Context, tx pgx.Tx, msg Message[T]) (R, error)) Handler {
 	return Handler{
-		subject: subject, decode: decode[T],
+		subject: subject, decode: decode[T], streak: &streak{},
 		run: func(ctx context.Context, tx pgx.Tx, d *delivery) error {
 			result, err := fn(ctx, tx, newMessage[T](d))
 			if err == nil {
@@ -107,8 +114,24 @@ func Handle[T, R any](subject string, fn func(ctx context.Context, msg Message[T
 
 // inTransaction is h as one function over messages.
 func (h *Handler) inTransaction(ctx context.Context, tx pgx.Tx, ds []*delivery, limit int) error {
-	if h.runSet != nil {
-		return h.runSet(ctx, tx, ds, limit)
+	switch {
+	case h.runSet != nil:
+		return h.runSet(ctx, handlerTx{tx}, ds, limit)
+	case len(ds) > 1:
+		return h.pipeline(ctx, tx, ds)
 	}
-	return h.run(ctx, tx, ds[0]) // plan gives it one at a time
+	return h.runOne(ctx, tx, ds[0])
+}
+
+// most is how many messages one call of h may get where limit are wanted.
+func (h *Handler) most(limit int) int {
+	switch {
+	case h.fences:
+		return math.MaxInt
+	case h.runSet != nil:
+		return limit
+	case h.streak.long():
+		return min(limit, pipelined)
+	}
+	return 1
 }

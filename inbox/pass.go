@@ -157,14 +157,43 @@ func (g *group) without(cause error) (rest []*group, culprit *delivery) {
 	e, told := errors.AsType[*memberError](cause)
 	switch {
 	case told:
-		if others := slices.Concat(g.ds[e.kept:e.index], g.ds[e.index+1:]); len(others) > 0 {
-			rest = []*group{{handler: g.handler, ds: others, again: true}}
-		}
-		return rest, g.own[e.index]
+		return g.except(e.kept, e.index), g.own[e.index]
 	case len(g.ds) == 1:
 		return nil, g.own[0]
+	case errors.Is(cause, errOneByOne):
+		for i := range g.ds {
+			rest = append(rest, g.part(i, i+1))
+		}
+		return rest, nil
 	}
 	return g.halves(), nil
+}
+
+// except is what g's first kept messages leave to run, without the one at index.
+// A pipeline told nothing about those after it: they run in two parts, so that a
+// message runs few times even where all fail.
+func (g *group) except(kept, index int) (rest []*group) {
+	before, after := g.ds[kept:index], g.ds[index+1:]
+	parts := filled(slices.Concat(before, after))
+	if g.handler.run != nil {
+		half := (len(after) + 1) / 2
+		parts = filled(before, after[:half], after[half:])
+	}
+	for _, ds := range parts {
+		rest = append(rest, nil, &group{handler: g.handler, ds: ds, again: true})
+	}
+	return rest
+}
+
+// suspects are what of g may have done what ended its transaction.
+func (g *group) suspects(cause error) *group {
+	if e, told := errors.AsType[*memberError](cause); told {
+		return g.part(e.index, e.index+1)
+	}
+	if g.handler.streak != nil {
+		g.handler.streak.lose() // to tell more the next time
+	}
+	return g
 }
 
 // head is what ran of g before a savepoint.
@@ -203,8 +232,7 @@ func plan(ds []*delivery, limit int) []*group {
 	latest := map[string]int{} // the last group with a message of the key
 	for _, d := range ds {
 		at, ok := open[d.handler]
-		full := ok && len(groups[at].ds) == limit && !d.handler.fences
-		if !ok || d.handler.runSet == nil || full || (d.env.Key != "" && at < latest[d.env.Key]) {
+		if !ok || len(groups[at].ds) >= d.handler.most(limit) || (d.env.Key != "" && at < latest[d.env.Key]) {
 			at = len(groups)
 			groups = append(groups, &group{handler: d.handler})
 			open[d.handler] = at

@@ -25,7 +25,7 @@ import (
 func TestPlan_KeepsEachKeysOrderInAsFewCallsAsItTakes(t *testing.T) {
 	t.Parallel()
 	set := func(context.Context, pgx.Tx, []*delivery, int) error { return nil }
-	handlers := []*Handler{{subject: "a", runSet: set}, {subject: "b", runSet: set}, {subject: "one"}}
+	handlers := []*Handler{{subject: "a", runSet: set}, {subject: "b", runSet: set}, {subject: "one", streak: &streak{}}}
 	rapid.Check(t, func(t *rapid.T) {
 		ds := rapid.SliceOf(rapid.Custom(func(t *rapid.T) *delivery {
 			d := &delivery{handler: rapid.SampledFrom(handlers).Draw(t, "handler")}
