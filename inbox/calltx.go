@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"strings"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -16,52 +17,77 @@ type callTx struct {
 	handlerTx
 	ctx        context.Context // the call's
 	call       *call           // of a pipeline, or nil
-	statements int
+	statements atomic.Int32    // outside one
 }
 
 // many is what counts for something that no pipeline can serve.
 const many = 2
 
 // ask returns the answer to a call's statement, or none if the call makes it itself.
-func (t *callTx) ask(ctx context.Context, sql string, args []any) (rows pgx.Rows, err error) {
-	if t.statements++; ctx.Done() != t.ctx.Done() || !isPlain(sql, args) {
-		t.statements = many
+func (t *callTx) ask(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
+	plain := ctx.Done() == t.ctx.Done() && isPlain(sql, args)
+	switch {
+	case t.call != nil:
+		return t.call.ask(sql, args, plain)
+	case plain:
+		t.statements.Add(1)
+	default:
+		t.statements.Add(many)
 	}
-	if t.call == nil {
-		return nil, nil
-	}
-	return t.call.ask(sql, args)
+	return nil, nil
 }
 
 // refuse counts what no pipeline can serve, and ends the pipeline.
 func (t *callTx) refuse() error {
-	t.statements = many
 	if t.call == nil {
+		t.statements.Add(many)
 		return nil
 	}
-	_, err := t.call.ask("", nil)
+	_, err := t.call.ask("", nil, false)
 	return err
 }
 
 // isPlain says whether a pipeline can send sql and read its answer: it is one
 // statement, does not end the transaction, and asks for no protocol of its own.
+// Without arguments pgx would send it in another protocol than in a batch.
 func isPlain(sql string, args []any) bool {
-	if len(args) > 0 {
-		switch args[0].(type) {
-		case pgx.QueryExecMode, pgx.QueryResultFormats, pgx.QueryResultFormatsByOID:
-			return false
-		}
+	if len(args) == 0 {
+		return false
 	}
-	sql = strings.Trim(sql, " \t\r\n;")
+	switch args[0].(type) {
+	case pgx.NamedArgs, pgx.StrictNamedArgs:
+	case pgx.QueryExecMode, pgx.QueryResultFormats, pgx.QueryResultFormatsByOID, pgx.QueryRewriter:
+		return false
+	}
+	sql = strings.TrimRight(sql, space+";")
 	if strings.Contains(sql, ";") { // the simple protocol takes several in one string
 		return false
 	}
+	sql = uncommented(sql)
 	for _, verb := range []string{"INSERT", "UPDATE", "DELETE", "SELECT", "MERGE", "WITH"} {
 		if len(sql) > len(verb) && strings.EqualFold(sql[:len(verb)], verb) {
 			return true
 		}
 	}
 	return false
+}
+
+const space = " \t\r\n"
+
+// uncommented is sql from where its first comments end: generated code names its
+// queries there.
+func uncommented(sql string) string {
+	for {
+		sql = strings.TrimLeft(sql, space)
+		end := "\n"
+		switch {
+		case strings.HasPrefix(sql, "/*"):
+			end = "*/"
+		case !strings.HasPrefix(sql, "--"):
+			return sql
+		}
+		_, sql, _ = strings.Cut(sql, end)
+	}
 }
 
 func (t *callTx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
@@ -126,8 +152,8 @@ func (t *callTx) Prepare(ctx context.Context, name, sql string) (*pgconn.Stateme
 	return t.handlerTx.Prepare(ctx, name, sql)
 }
 
-// Conn and LargeObjects have no way to say that the pipeline has ended: they end
-// the call.
+// Conn and LargeObjects have no way to say that the pipeline has ended, so they
+// end the goroutine that asks. A handler that uses them each time is never in one.
 func (t *callTx) Conn() *pgx.Conn {
 	if t.refuse() != nil {
 		runtime.Goexit()
@@ -166,11 +192,14 @@ type noRows struct {
 	err error
 }
 
-func (noRows) Close()                        {}
-func (noRows) Next() bool                    { return false }
-func (noRows) CommandTag() pgconn.CommandTag { return pgconn.CommandTag{} }
-func (r noRows) Err() error                  { return r.err }
-func (r noRows) Scan(...any) error           { return r.err }
+func (noRows) Close()                                       {}
+func (noRows) Next() bool                                   { return false }
+func (noRows) CommandTag() pgconn.CommandTag                { return pgconn.CommandTag{} }
+func (noRows) FieldDescriptions() []pgconn.FieldDescription { return nil }
+func (noRows) RawValues() [][]byte                          { return nil }
+func (r noRows) Err() error                                 { return r.err }
+func (r noRows) Scan(...any) error                          { return r.err }
+func (r noRows) Values() ([]any, error)                     { return nil, r.err }
 
 // noResults are the answer to a batch then.
 type noResults struct {

@@ -204,7 +204,7 @@ func TestWorker_BlamesTheMessageThatSpoilsThePipeline(t *testing.T) {
 			return err
 		},
 		"a backend that ends": func(ctx context.Context, tx pgx.Tx, _ inbox.Message[[]byte]) error {
-			_, err := tx.Exec(ctx, `SELECT pg_terminate_backend(pg_backend_pid())`)
+			_, err := tx.Exec(ctx, `SELECT pg_terminate_backend(pg_backend_pid()) WHERE $1`, true)
 			return err
 		},
 	} {

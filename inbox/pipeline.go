@@ -3,22 +3,23 @@ package inbox
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // A handler that makes one statement a message waits for Postgres most of its
 // time. In a pipeline many calls of it share one round trip: each runs up to its
 // statement and waits there, the statements go out together in the order of
-// their messages, and each call goes on with its own answer. Only one call runs
-// at a time, and Postgres executes what it would have executed without it, in
-// that order: the statement of a call cannot depend on the answer to another.
+// their messages, and each call goes on with its own answer. Postgres executes
+// the same statements in the same order as without, and one call runs at a time.
 //
-// This holds for the first statement only. A call that makes a second one ends
-// the pipeline, and all of its calls run again one by one.
+// This holds for the first statement of each call only: a second one may depend
+// on the answer to the first, and would come too late. So a call that makes two
+// ends the pipeline, and all its calls run again one by one. One that takes long
+// does too: it may wait for what another call holds while it waits.
 
 // pipelined is the most calls that share a round trip.
 const pipelined = 64
@@ -27,173 +28,134 @@ const pipelined = 64
 // tells what the pipeline could not.
 var errOneByOne = errors.New("not to be run in a pipeline")
 
-// streak counts the calls in a row of which each made one statement at most and
-// was quick: how a handler is found to be fit for a pipeline.
-type streak struct{ calls atomic.Int32 }
-
-const (
-	longStreak = 32
-	// penalty is how many more calls it takes after a pipeline was in vain.
-	penalty = 1000
-	// quick is what a call may take, so that a pipeline takes half of batchTime.
-	quick = batchTime / (2 * pipelined)
-)
-
-func (s *streak) long() bool { return s.calls.Load() >= longStreak }
-func (s *streak) lose()      { s.calls.Store(-penalty) }
-
-func (s *streak) saw(statements int, took time.Duration) {
-	switch {
-	case statements > 1:
-		s.calls.Store(min(s.calls.Load(), 0))
-	case took <= quick && !s.long(): // a busy machine makes one slow now and then
-		s.calls.Add(1)
-	}
-}
-
-// runOne runs h for d, and watches how many statements it makes.
-func (h *Handler) runOne(ctx context.Context, tx pgx.Tx, d *delivery) error {
-	watched := &callTx{handlerTx: handlerTx{tx}, ctx: ctx}
-	start := time.Now()
-	err := h.run(ctx, watched, d)
-	if err == nil {
-		h.streak.saw(watched.statements, time.Since(start))
-	}
-	return err
-}
-
 // pipeline runs h for ds in one round trip.
 func (h *Handler) pipeline(ctx context.Context, tx pgx.Tx, ds []*delivery) error {
-	ctx, cancel := context.WithCancel(ctx)
-	p := &pipeline{h: h, ctx: ctx, tx: tx, heard: make(chan struct{}, 1)}
+	p := &pipeline{h: h, tx: tx, patience: time.NewTimer(batchTime)}
+	defer p.patience.Stop()
+	p.ctx, p.cancel = context.WithCancel(ctx)
+	start := time.Now()
 	err := p.run(ds)
-	cancel()
-	for _, c := range p.calls {
-		c.leave()
-	}
-	if errors.Is(err, errOneByOne) {
+	if errors.Is(err, errOneByOne) || time.Since(start) > batchTime {
 		h.streak.lose()
 	}
 	return err
 }
 
 type pipeline struct {
-	h     *Handler
-	ctx   context.Context // of all calls
-	tx    pgx.Tx
-	calls []*call
-	heard chan struct{} // the one call that runs has made its statement, or ended
-	spent time.Duration // in calls
+	h      *Handler
+	tx     pgx.Tx
+	ctx    context.Context // of all calls
+	cancel context.CancelFunc
+	calls  []*call
+	over   atomic.Bool // no call makes a statement any more
+
+	spent    time.Duration // in calls
+	patience *time.Timer
 }
 
-// call is one call of a pipeline's handler. It and the pipeline hand each other
-// the turn through channels, and what the other may read with it.
-type call struct {
-	p      *pipeline
-	index  int
-	tx     callTx
-	sql    string
-	args   []any
-	answer chan pgx.Rows // closed: there is none
-	ended  bool
-	err    error
-}
-
-func (p *pipeline) run(ds []*delivery) error {
-	var b pgx.Batch
-	var asked []*call
-	for i, d := range ds {
-		c := p.begin(i, d)
-		switch {
-		case p.late(), c.tx.statements > 1:
-			return errOneByOne
-		case c.err != nil:
-			return &memberError{index: i, error: c.err}
-		case !c.ended:
-			b.Queue(c.sql, c.args...)
-			asked = append(asked, c)
+// run ends when all calls have.
+func (p *pipeline) run(ds []*delivery) (err error) {
+	defer p.end()
+	defer func() {
+		if v := recover(); v != nil { // of what encodes an argument
+			err = errors.Join(errOneByOne, panicError(v))
 		}
+	}()
+	asked, b, err := p.begin(ds)
+	if err != nil || len(asked) == 0 {
+		return err
 	}
-	if len(asked) == 0 {
-		return nil
-	}
-	results := p.tx.SendBatch(p.ctx, &b)
-	err := p.answer(asked, results)
+	results := p.tx.SendBatch(p.ctx, b)
+	err = p.answer(asked, results)
 	if closed := results.Close(); err == nil && closed != nil {
-		err = fmt.Errorf("%w: %w", errOneByOne, closed)
+		err = errors.Join(errOneByOne, closed)
 	}
 	return err
+}
+
+// begin calls the handler for each of ds, up to its statement.
+func (p *pipeline) begin(ds []*delivery) (asked []*call, b *pgx.Batch, err error) {
+	b = &pgx.Batch{}
+	for i, d := range ds {
+		c := newCall(p, i)
+		p.calls = append(p.calls, c)
+		if !p.let(c, func() { go c.run(d) }) {
+			return nil, nil, errOneByOne
+		}
+		switch state, err := c.look(); {
+		case state == callEnded && err != nil:
+			return nil, nil, &memberError{index: i, error: err}
+		case state == callEnded: // without a statement
+			continue
+		case !c.plain:
+			return nil, nil, errOneByOne
+		}
+		b.Queue(c.sql, c.args...)
+		asked = append(asked, c)
+	}
+	return asked, b, nil
 }
 
 // answer lets each call go on with the result of its statement.
 func (p *pipeline) answer(asked []*call, results pgx.BatchResults) error {
 	for i, c := range asked {
 		rows, _ := results.Query() // its error is the rows' too
-		p.let(func() { c.answer <- rows })
+		if state, _ := c.look(); state != callWaits || !p.let(c, func() { c.answer <- rows }) {
+			p.end() // before anybody else touches the rows
+			rows.Close()
+			return errOneByOne
+		}
 		open := rows.Next()
 		rows.Close()
-		switch err := rows.Err(); {
-		case p.late(), !c.ended, open, err != nil && c.err == nil: // or it keeps quiet about a failure
-			return errors.Join(errOneByOne, err)
-		case err != nil && i == 0: // all fail here when one's arguments do not fit
-			return c.err
-		case c.err != nil:
-			return &memberError{index: c.index, error: c.err}
+		state, err := c.look()
+		switch failed := rows.Err(); {
+		case open, state != callEnded, failed != nil && (err == nil || i == 0 && !isFirsts(failed)):
+			return errors.Join(errOneByOne, failed)
+		case err != nil:
+			return &memberError{index: c.index, error: err}
 		}
 	}
 	return nil
 }
 
-// late reports calls that together took too long for their batch or their
-// context, which by themselves may not.
-func (p *pipeline) late() bool { return p.spent > batchTime || p.ctx.Err() != nil }
-
-// begin calls the handler for d up to its statement.
-func (p *pipeline) begin(i int, d *delivery) *call {
-	c := &call{p: p, index: i, answer: make(chan pgx.Rows)}
-	c.tx = callTx{handlerTx: handlerTx{p.tx}, ctx: p.ctx, call: c}
-	p.calls = append(p.calls, c)
-	p.let(func() { go c.run(d) })
-	return c
+// isFirsts reports an error that is about the first statement of a batch, and not
+// about any of the others: pgx prepares all of them before it sends one, and in
+// the simple protocol Postgres reads all of them first.
+func isFirsts(err error) bool {
+	e, told := errors.AsType[*pgconn.PgError](err)
+	_, any := errors.AsType[pgx.ErrPreprocessingBatch](err)
+	const syntaxError = "42601"
+	return told && !any && e.Code != syntaxError
 }
 
-// let gives a call the turn and waits until it comes back.
-func (p *pipeline) let(turn func()) {
+// let gives c the turn, and says whether it came back in time.
+func (p *pipeline) let(c *call, turn func()) bool {
 	start := time.Now()
+	defer func() { p.spent += time.Since(start) }()
+	p.patience.Reset(batchTime - p.spent)
 	turn()
-	<-p.heard
-	p.spent += time.Since(start)
-}
-
-// run ends with ended set, come what may: a panic, a Goexit.
-func (c *call) run(d *delivery) {
-	err := errGoexit
-	defer func() {
-		c.ended, c.err = true, err
-		c.p.heard <- struct{}{}
-	}()
-	err = survive(c.p.ctx, func(ctx context.Context) error { return c.p.h.run(ctx, &c.tx, d) })
-}
-
-// ask waits for the answer to a call's statement. An error says that the
-// pipeline has ended.
-func (c *call) ask(sql string, args []any) (pgx.Rows, error) {
-	if err := c.p.ctx.Err(); err != nil {
-		return nil, err
+	select {
+	case <-c.back:
+		return p.ctx.Err() == nil
+	case <-p.patience.C:
+		return false
 	}
-	c.sql, c.args = sql, args
-	c.p.heard <- struct{}{}
-	rows, ok := <-c.answer
-	if !ok {
-		return nil, c.p.ctx.Err()
-	}
-	return rows, nil
 }
 
-// leave ends a call that still waits, once the pipeline's context is done.
-func (c *call) leave() {
-	if !c.ended {
-		close(c.answer)
-		<-c.p.heard
+// end lets the calls that wait go without an answer, one after another. A call
+// that did not come back may wait for what one of them holds; it is told last.
+func (p *pipeline) end() {
+	if p.over.Swap(true) {
+		return
+	}
+	p.spent = 0
+	for _, c := range p.calls {
+		if state, _ := c.look(); state == callWaits {
+			p.let(c, func() { close(c.answer) })
+		}
+	}
+	p.cancel()
+	for _, c := range p.calls {
+		c.join()
 	}
 }
