@@ -155,8 +155,11 @@ func (l *lab) addDaemons(ctx context.Context) error {
 			"HTTP_ADDR=127.0.0.1:0", "LOG_FORMAT=json", "LOG_LEVEL=debug", "JETBOX_CONFIG=" + l.path("jetbox.yaml"),
 			"SHUTDOWN_TIMEOUT=3s",
 		}
-		if name == "api" {
+		switch name {
+		case "api":
 			d.Env = append(d.Env, "HTTP_ADDR="+addr)
+		case "worker-2":
+			d.Executable, d.Args, d.Env = l.bin.goworker, nil, append(d.Env, "STREAM="+stream, "CONSUMER="+consumer)
 		}
 		l.daemons[name] = d
 	}

@@ -2,7 +2,9 @@
 // of order: nothing, or it exits with 1.
 //
 // Each run has a Postgres and one or three nats-servers of its own, and two
-// relays, two workers and the API as processes, every link through a proxy.
+// relays, two workers and the API as processes, every link through a proxy. One
+// worker is jetbox's, with a SQL function; the other is a program of its own, with
+// a handler in Go.
 // While applications commit messages, faults strike by a plan that the seed
 // decides, up to three at a time. Then everything heals, drains and is checked.
 //
@@ -63,14 +65,15 @@ func nemesis(ctx context.Context) (err error) {
 }
 
 // binaries are the programs under test.
-type binaries struct{ jetbox, nats string }
+type binaries struct{ jetbox, goworker, nats string }
 
-// build makes them from this module: jetbox, and the nats-server that go.mod names.
+// build makes them from this module, nats-server in the version that go.mod names.
 func build(ctx context.Context, dir string) (binaries, error) {
-	b := binaries{filepath.Join(dir, "jetbox"), filepath.Join(dir, "nats-server")}
+	b := binaries{filepath.Join(dir, "jetbox"), filepath.Join(dir, "goworker"), filepath.Join(dir, "nats-server")}
 	for path, pkg := range map[string]string{
-		b.jetbox: "github.com/jetboxhq/jetbox/cmd/jetbox",
-		b.nats:   "github.com/nats-io/nats-server/v2",
+		b.jetbox:   "github.com/jetboxhq/jetbox/cmd/jetbox",
+		b.goworker: "github.com/jetboxhq/jetbox/integration/nemesis/goworker",
+		b.nats:     "github.com/nats-io/nats-server/v2",
 	} {
 		if out, err := exec.CommandContext(ctx, "go", "build", "-o", path, pkg).CombinedOutput(); err != nil {
 			return b, fmt.Errorf("go build %s: %w\n%s", pkg, err, out)
