@@ -122,8 +122,17 @@ func (c deadChoice) choose() (deadletter.Filter, error) {
 // payloads fit into memory.
 const batch = 100
 
-// change runs step until it has met every letter that has died so far.
-func (c deadChoice) change(ctx context.Context, w world, verb string, step func(*pgx.Conn, deadletter.Filter) (operator.Outcome, error)) error {
+// deadChange is what becomes of letters: step changes some of those that fits
+// leaves of a choice.
+type deadChange struct {
+	verb string
+	fits func(context.Context, operator.DB, deadletter.Filter) (deadletter.Filter, error)
+	step func(context.Context, operator.DB, string, deadletter.Filter, int) (operator.Outcome, error)
+}
+
+// change runs d until it has met every letter that has died so far, or says how
+// many it would change.
+func (c deadChoice) change(ctx context.Context, w world, d deadChange) error {
 	f, err := c.choose()
 	if err != nil {
 		return err
@@ -133,28 +142,44 @@ func (c deadChoice) change(ctx context.Context, w world, verb string, step func(
 			return err
 		}
 		if c.DryRun {
-			n, err := deadletter.CountMatching(ctx, conn, f)
-			if err == nil {
-				_, err = fmt.Fprintf(w.stdout, "would %s %d\n", verb, n)
-			}
+			return d.foresee(ctx, w, conn, f)
+		}
+		if err := repeat(ctx, w, conn, d, f); err != nil {
 			return err
 		}
-		if err := repeat(w, verb, f, func(f deadletter.Filter) (operator.Outcome, error) { return step(conn, f) }); err != nil {
-			return err
-		}
-		n, err := deadletter.CountMatching(ctx, conn, f)
-		if err == nil && n > 0 {
-			_, err = fmt.Fprintf(w.stderr, "%d stay dead: refused above, or their IDs are older than the inbox remembers\n", n)
-		}
-		return err
+		return sayWhatStays(ctx, w, conn, f, 0, "refused above, or their IDs are older than the inbox remembers")
 	})
 }
 
-// repeat repeats step until it finds nothing more, and says what came of it.
-func repeat(w world, verb string, f deadletter.Filter, step func(deadletter.Filter) (operator.Outcome, error)) error {
+func (d deadChange) foresee(ctx context.Context, w world, conn *pgx.Conn, f deadletter.Filter) error {
+	fit, err := d.fits(ctx, conn, f)
+	if err != nil {
+		return err
+	}
+	n, err := deadletter.CountMatching(ctx, conn, fit)
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(w.stdout, "would %s %d\n", d.verb, n); err != nil {
+		return err
+	}
+	return sayWhatStays(ctx, w, conn, f, n, "their IDs are older than the inbox remembers")
+}
+
+// sayWhatStays counts the letters that f chooses beyond n.
+func sayWhatStays(ctx context.Context, w world, conn *pgx.Conn, f deadletter.Filter, n int64, why string) error {
+	all, err := deadletter.CountMatching(ctx, conn, f)
+	if err == nil && all > n {
+		_, err = fmt.Fprintf(w.stderr, "%d stay dead: %s\n", all-n, why)
+	}
+	return err
+}
+
+// repeat repeats d's step until it finds nothing more, and says what came of it.
+func repeat(ctx context.Context, w world, conn *pgx.Conn, d deadChange, f deadletter.Filter) error {
 	total := 0
 	for more := true; more; {
-		out, err := step(f)
+		out, err := d.step(ctx, conn, actor(), f, batch)
 		if err != nil {
 			return err
 		}
@@ -165,16 +190,14 @@ func repeat(w world, verb string, f deadletter.Filter, step func(deadletter.Filt
 		}
 		more = len(out.Messages)+len(out.Refused) > 0
 	}
-	_, err := fmt.Fprintf(w.stdout, "%s: %d\n", verb, total)
+	_, err := fmt.Fprintf(w.stdout, "%s: %d\n", d.verb, total)
 	return err
 }
 
 type deadRedriveCommand struct{ deadChoice }
 
 func (c deadRedriveCommand) Run(ctx context.Context, w world) error {
-	return c.change(ctx, w, "redrive", func(conn *pgx.Conn, f deadletter.Filter) (operator.Outcome, error) {
-		return operator.Redrive(ctx, conn, actor(), f, batch)
-	})
+	return c.change(ctx, w, deadChange{"redrive", operator.Redrivable, operator.Redrive})
 }
 
 type deadDiscardCommand struct {
@@ -186,7 +209,6 @@ func (c deadDiscardCommand) Run(ctx context.Context, w world) error {
 	if !c.Yes && !c.DryRun {
 		return mistakes{errors.New("dead discard removes payloads for good: add --yes if you mean it, or --dry-run to look")}
 	}
-	return c.change(ctx, w, "discard", func(conn *pgx.Conn, f deadletter.Filter) (operator.Outcome, error) {
-		return operator.Discard(ctx, conn, actor(), f, batch)
-	})
+	every := func(_ context.Context, _ operator.DB, f deadletter.Filter) (deadletter.Filter, error) { return f, nil }
+	return c.change(ctx, w, deadChange{"discard", every, operator.Discard})
 }

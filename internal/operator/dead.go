@@ -37,12 +37,11 @@ type Refusal struct {
 // Letters whose IDs are older than the inbox remembers stay: no worker would take
 // the messages, and what is known of them would be gone for a letter that says so.
 func Redrive(ctx context.Context, db DB, actor string, f deadletter.Filter, limit int) (Outcome, error) {
-	oldest, err := inbox.Oldest(ctx, db)
-	if err != nil {
-		return Outcome{}, fmt.Errorf("operator: redrive: %w", err)
-	}
 	asked := f
-	f.From = oldest
+	f, err := Redrivable(ctx, db, f)
+	if err != nil {
+		return Outcome{}, err
+	}
 	out, err := redriveTogether(ctx, db, actor, f, limit)
 	if outbox.BrokenRule(err) != "" {
 		out, err = redriveOneByOne(ctx, db, actor, f, limit)
@@ -51,6 +50,16 @@ func Redrive(ctx context.Context, db DB, actor string, f deadletter.Filter, limi
 		out.Refused, err = refuseOld(ctx, db, asked, out.Refused)
 	}
 	return out, err
+}
+
+// Redrivable leaves of f what Redrive would not refuse for the age of its ID.
+func Redrivable(ctx context.Context, db DB, f deadletter.Filter) (deadletter.Filter, error) {
+	oldest, err := inbox.Oldest(ctx, db)
+	if err != nil {
+		return f, fmt.Errorf("operator: redrive: %w", err)
+	}
+	f.From = oldest
+	return f, nil
 }
 
 // tooOld is why a letter stays that was asked for by its ID.
