@@ -42,12 +42,13 @@ type setFunc func(ctx context.Context, tx pgx.Tx, ds []*delivery, limit int) err
 // a savepoint: those run again, and the message that failed is retried in a
 // transaction apart from first deliveries.
 //
-// Where each call turns out to make one statement and to be quick, many calls
-// share a round trip: while one waits for its answer, fn is called for the next
-// messages. Calls of one transaction still run one at a time, and Postgres gets
-// their statements in the order of the messages. But what a call keeps locked in
-// memory while it waits stops the others, which run one by one after a quarter
-// of a second then.
+// Where calls turn out to make one statement each and to be quick, many share a
+// round trip: while one waits for its answer, fn is called for the next messages,
+// still one call at a time, and Postgres gets their statements in the order of
+// the messages. A call that makes a second statement or is late ends that: the
+// others get context.Canceled from tx, and all run again one by one. So a call that
+// holds a mutex while it waits for Postgres is blocked by the next for a quarter of
+// a second, now and then.
 //
 // T is decoded from JSON; a T of []byte or json.RawMessage gets the bytes.
 func HandleTx[T, R any](subject string, fn func(ctx context.Context, tx pgx.Tx, msg Message[T]) (R, error)) Handler {

@@ -7,19 +7,19 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // A handler that makes one statement a message waits for Postgres most of its
 // time. In a pipeline many calls of it share one round trip: each runs up to its
 // statement and waits there, the statements go out together in the order of
-// their messages, and each call goes on with its own answer. Postgres executes
-// the same statements in the same order as without, and one call runs at a time.
+// their messages, and each call goes on with its own answer. One call runs at a
+// time, and Postgres executes what it would have executed without; what comes
+// behind a failure is undone with it.
 //
 // This holds for the first statement of each call only: a second one may depend
 // on the answer to the first, and would come too late. So a call that makes two
-// ends the pipeline, and all its calls run again one by one. One that takes long
-// does too: it may wait for what another call holds while it waits.
+// ends the pipeline, and all its calls run again one by one. One that is late does
+// too: it may wait for what another call holds while that waits.
 
 // pipelined is the most calls that share a round trip.
 const pipelined = 64
@@ -34,9 +34,12 @@ func (h *Handler) pipeline(ctx context.Context, tx pgx.Tx, ds []*delivery) error
 	defer p.patience.Stop()
 	p.ctx, p.cancel = context.WithCancel(ctx)
 	start := time.Now()
-	err := p.run(ds)
-	if errors.Is(err, errOneByOne) || time.Since(start) > batchTime {
+	err := p.run(ctx, ds)
+	switch {
+	case errors.Is(err, errOneByOne), time.Since(start) > batchTime:
 		h.streak.lose()
+	case err == nil:
+		h.streak.win()
 	}
 	return err
 }
@@ -53,8 +56,9 @@ type pipeline struct {
 	patience *time.Timer
 }
 
-// run ends when all calls have.
-func (p *pipeline) run(ds []*delivery) (err error) {
+// run ends when all calls have. Their context ends with the pipeline; that of the
+// batch, with which pgx would close the connection, does not.
+func (p *pipeline) run(ctx context.Context, ds []*delivery) (err error) {
 	defer p.end()
 	defer func() {
 		if v := recover(); v != nil { // of what encodes an argument
@@ -65,7 +69,7 @@ func (p *pipeline) run(ds []*delivery) (err error) {
 	if err != nil || len(asked) == 0 {
 		return err
 	}
-	results := p.tx.SendBatch(p.ctx, b)
+	results := p.tx.SendBatch(ctx, b)
 	err = p.answer(asked, results)
 	if closed := results.Close(); err == nil && closed != nil {
 		err = errors.Join(errOneByOne, closed)
@@ -83,8 +87,8 @@ func (p *pipeline) begin(ds []*delivery) (asked []*call, b *pgx.Batch, err error
 			return nil, nil, errOneByOne
 		}
 		switch state, err := c.look(); {
-		case state == callEnded && err != nil:
-			return nil, nil, &memberError{index: i, error: err}
+		case err != nil:
+			return nil, nil, blamed(i, err)
 		case state == callEnded: // without a statement
 			continue
 		case !c.plain:
@@ -108,24 +112,32 @@ func (p *pipeline) answer(asked []*call, results pgx.BatchResults) error {
 		open := rows.Next()
 		rows.Close()
 		state, err := c.look()
-		switch failed := rows.Err(); {
-		case open, state != callEnded, failed != nil && (err == nil || i == 0 && !isFirsts(failed)):
+		failed := rows.Err()
+		switch {
+		case open, state != callEnded, failed != nil && (err == nil || i == 0 && p.isAnybodys(failed) || p.tx.Conn().IsClosed()):
 			return errors.Join(errOneByOne, failed)
 		case err != nil:
-			return &memberError{index: c.index, error: err}
+			return blamed(c.index, err)
 		}
 	}
 	return nil
 }
 
-// isFirsts reports an error that is about the first statement of a batch, and not
-// about any of the others: pgx prepares all of them before it sends one, and in
-// the simple protocol Postgres reads all of them first.
-func isFirsts(err error) bool {
-	e, told := errors.AsType[*pgconn.PgError](err)
-	_, any := errors.AsType[pgx.ErrPreprocessingBatch](err)
-	const syntaxError = "42601"
-	return told && !any && e.Code != syntaxError
+// isAnybodys reports an error of the first statement that may be about another:
+// pgx prepares and encodes all of them before it sends one, and in the simple
+// protocol Postgres reads all of them first.
+func (p *pipeline) isAnybodys(err error) bool {
+	_, before := errors.AsType[pgx.ErrPreprocessingBatch](err)
+	return before || p.tx.Conn().Config().DefaultQueryExecMode == pgx.QueryExecModeSimpleProtocol
+}
+
+// blamed is the failure of a call, unless the pipeline has a part in it: the calls
+// share the time of one.
+func blamed(index int, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return errors.Join(errOneByOne, err)
+	}
+	return &memberError{index: index, error: err}
 }
 
 // let gives c the turn, and says whether it came back in time.
@@ -150,8 +162,11 @@ func (p *pipeline) end() {
 	}
 	p.spent = 0
 	for _, c := range p.calls {
+		leave := func() { close(c.answer) } // also to a statement that has outlived its call
 		if state, _ := c.look(); state == callWaits {
-			p.let(c, func() { close(c.answer) })
+			p.let(c, leave)
+		} else {
+			leave()
 		}
 	}
 	p.cancel()

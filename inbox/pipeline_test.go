@@ -191,6 +191,10 @@ func TestPipeline_BlamesTheMessageThatFails(t *testing.T) {
 			_, err := tx.Exec(ctx, `SELECT FROM WHERE $1`, 0)
 			return err
 		},
+		"with text that is not UTF-8": func(ctx context.Context, tx pgx.Tx, _ int) error {
+			_, err := tx.Exec(ctx, `SELECT $1::text`, "\xff")
+			return err
+		},
 		"and keeps quiet about it": func(ctx context.Context, tx pgx.Tx, _ int) error {
 			_, _ = tx.Exec(ctx, `SELECT 1/$1::int`, 0)
 			return nil
@@ -202,10 +206,13 @@ func TestPipeline_BlamesTheMessageThatFails(t *testing.T) {
 		"in a Goexit":  func(context.Context, pgx.Tx, int) error { runtime.Goexit(); return nil },
 		"by its delay": func(ctx context.Context, _ pgx.Tx, _ int) error { <-ctx.Done(); return ctx.Err() },
 	} {
-		for _, bad := range []int{0, 5, 9} {
+		for bad, mode := range map[int]pgx.QueryExecMode{
+			0: pgx.QueryExecModeCacheStatement, 5: pgx.QueryExecModeCacheStatement, 9: pgx.QueryExecModeCacheStatement,
+			7: pgx.QueryExecModeSimpleProtocol,
+		} {
 			t.Run(fmt.Sprint(name, ", message ", bad), func(t *testing.T) {
 				t.Parallel()
-				tx, _ := beginIn(t, pgx.QueryExecModeCacheStatement)
+				tx, _ := beginIn(t, mode)
 				p, h := runIn(t, tx, 10, func(ctx context.Context, tx pgx.Tx, n int) error {
 					if n == bad {
 						return fail(ctx, tx, n)
@@ -219,7 +226,7 @@ func TestPipeline_BlamesTheMessageThatFails(t *testing.T) {
 				if len(p.failed) != 1 || string(p.failed[0].msg.Data()) != fmt.Sprint(bad) || p.failed[0].failure == nil {
 					t.Errorf("failed: %v, want message %d", failures(p), bad)
 				}
-				if lost := h.streak.calls.Load() < 0; lost != slow[name] {
+				if lost := h.streak.calls.Load() < 0; lost != slow[name] && mode == pgx.QueryExecModeCacheStatement {
 					t.Errorf("streak lost: %v", lost)
 				}
 			})

@@ -17,26 +17,37 @@ type streak struct {
 
 const (
 	longStreak = 32
-	// soon is what a call may take with its round trip. Few that take longer
-	// by themselves would fill batchTime in a pipeline.
+	// soon is what a call may take, its round trip included: far from Postgres
+	// a pipeline spares most. Calls that take as long by themselves lose one
+	// pipeline in penalty calls.
 	soon = batchTime / 16
 	// penalty is how many more calls it takes after a first pipeline in vain. It
-	// doubles with each, up to 2^10 times.
+	// doubles with each, up to 2^10 times, unless one goes well.
 	penalty = 1000
 )
 
 func (s *streak) long() bool { return s.calls.Load() >= longStreak }
 
+// lose ends the streak. Pipelines that were begun before count as one.
 func (s *streak) lose() {
-	s.calls.Store(-penalty << min(s.lost.Add(1)-1, 10))
+	if n := s.calls.Load(); n >= 0 && s.calls.CompareAndSwap(n, -penalty<<min(s.lost.Load(), 10)) {
+		s.lost.Add(1)
+	}
+}
+
+func (s *streak) win() {
+	if n := s.lost.Load(); n > 0 {
+		s.lost.CompareAndSwap(n, n-1)
+	}
 }
 
 func (s *streak) saw(statements int32, took time.Duration) {
+	n := s.calls.Load()
 	switch {
 	case statements > 1:
-		s.calls.Store(min(s.calls.Load(), 0))
-	case took <= soon && !s.long(): // a busy machine makes one slow now and then
-		s.calls.Add(1)
+		s.calls.CompareAndSwap(n, min(n, 0))
+	case took <= soon && n < longStreak: // a busy machine makes one slow now and then
+		s.calls.CompareAndSwap(n, n+1)
 	}
 }
 
