@@ -48,7 +48,7 @@ func E2E(ctx context.Context, cfg Config) (Report, error) {
 			return err
 		}
 		err = l.endToEnd(ctx, s, r)
-		_, stopErr := relay.stop()
+		_, stopErr := stopRelay(relay)
 		return errors.Join(err, stopErr)
 	})
 }

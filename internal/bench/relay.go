@@ -147,7 +147,7 @@ func (p *relayPair) drain(ctx context.Context) (d drained, err error) {
 		return d, err
 	}
 	measureErr := p.measureDrain(ctx, background, &d)
-	cpu, err := relay.stop()
+	cpu, err := stopRelay(relay)
 	if err = errors.Join(measureErr, err); err != nil {
 		return d, fmt.Errorf("drain: %w", err)
 	}

@@ -25,6 +25,7 @@ type Process struct {
 	cmd   *exec.Cmd
 	ended chan struct{} // closed when the process has ended
 	err   error         // how, once ended is closed
+	cpu   time.Duration
 }
 
 // Start starts the process, or starts it again.
@@ -76,6 +77,7 @@ func (p *Process) Kill() error {
 // bury waits for the end of the process and returns how it was.
 func (p *Process) bury() error {
 	<-p.ended
+	p.cpu = p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
 	p.cmd = nil
 	if p.err != nil {
 		return fmt.Errorf("%s: %w", p.Name, p.err)
@@ -97,6 +99,10 @@ func (p *Process) Stop() error {
 		return errors.Join(fmt.Errorf("%s does not stop", p.Name), p.Kill())
 	}
 }
+
+// CPU is the processors' time that the latest run has taken, once it has been
+// ended by Stop or Kill.
+func (p *Process) CPU() time.Duration { return p.cpu }
 
 // Tail is the end of the process's log.
 func (p *Process) Tail() string {
