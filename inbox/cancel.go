@@ -51,11 +51,14 @@ func Oldest(ctx context.Context, db querier) (id uuid.UUID, err error) {
 // one commits first, this fails on the primary key.
 const cancelSQL = `
 INSERT INTO jetbox.inbox (message_id, consumer, day, subject)
-SELECT $1, consumer, $2, $3 FROM unnest($4::text[]) AS c (consumer) ORDER BY consumer`
+SELECT DISTINCT $1::uuid, consumer, $2::date, $3::text FROM unnest($4::text[]) AS c (consumer) ORDER BY consumer`
 
 // Cancel makes consumers skip a message, as part of tx. What a handler has
 // already done outside of Postgres it cannot take back.
 func Cancel(ctx context.Context, tx pgx.Tx, id uuid.UUID, subject string, consumers ...string) error {
+	if len(consumers) == 0 {
+		return errors.New("inbox: cancel: name at least one consumer")
+	}
 	_, err := tx.Exec(ctx, cancelSQL, pgtype.UUID{Bytes: id, Valid: true}, dayOf(id), subject, consumers)
 	e, _ := errors.AsType[*pgconn.PgError](err)
 	switch {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,14 +36,15 @@ type WorkerConfig struct {
 	// MaxAttempts is how many attempts a message gets, where its handler's Limits
 	// do not say. Zero means 5.
 	MaxAttempts int
-	// RetryDelay is how long a failed message waits for its second attempt; each
-	// later one waits twice as long, up to 5 minutes. Zero means 1 s.
+	// RetryDelay is how long a failed message waits for its second attempt, up to 5
+	// minutes; each later one waits twice as long, up to as much. Zero means 1 s.
 	RetryDelay time.Duration
 	// AckWait is how long the broker waits for a sign of life of a message's
-	// worker before it delivers the message to another. Zero means 30 s.
+	// worker before it delivers the message to another, 100 ms at least. Zero
+	// means 30 s.
 	AckWait time.Duration
 	// HandlerTimeout is how long one call of a handler may take, where its Limits
-	// do not say. Zero means 30 s.
+	// do not say, a day at most. Zero means 30 s.
 	HandlerTimeout time.Duration
 	// Retention is how long a processed message is remembered. It must exceed
 	// the outbox's, or a replay runs a message again. Zero means 14 days.
@@ -56,7 +58,17 @@ type WorkerConfig struct {
 	Metrics prometheus.Registerer
 }
 
-const day = 24 * time.Hour
+const (
+	day        = 24 * time.Hour
+	minAckWait = 100 * time.Millisecond
+)
+
+// isSubject says whether a consumer can ask for s.
+func isSubject(s string) bool {
+	tokens := strings.Split(s, ".")
+	return !slices.Contains(tokens, "") && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f }) &&
+		!slices.Contains(tokens[:len(tokens)-1], ">")
+}
 
 // defaultConcurrency is what WorkerConfig says of Concurrency.
 const defaultConcurrency = 8
@@ -110,14 +122,17 @@ func (c WorkerConfig) validate(handlers []Handler) error {
 	check(c.Calls > 0, "Calls %d is negative", c.Calls)
 	check(c.MaxAttempts > 0, "MaxAttempts %d is negative", c.MaxAttempts)
 	check(c.RetryDelay > 0, "RetryDelay %v is negative", c.RetryDelay)
-	check(c.AckWait > 0, "AckWait %v is negative", c.AckWait)
-	check(c.HandlerTimeout > 0, "HandlerTimeout %v is negative", c.HandlerTimeout)
+	check(c.AckWait >= minAckWait, "AckWait %v is less than %v", c.AckWait, minAckWait)
+	check(c.HandlerTimeout > 0 && c.HandlerTimeout <= day, "HandlerTimeout %v is not between 0 and a day", c.HandlerTimeout)
 	check(c.DrainTimeout > 0, "DrainTimeout %v is negative", c.DrainTimeout)
 	check(c.Retention >= day, "Retention %v is less than a day", c.Retention)
 	check(len(handlers) > 0, "no handlers")
+	for _, s := range c.FilterSubjects {
+		check(isSubject(s), "subject %q: want tokens without spaces between dots, such as jobs.email, jobs.* or jobs.>", s)
+	}
 	seen := map[string]bool{}
 	for _, h := range handlers {
-		check(h.subject != "", "a handler has no subject")
+		check(isSubject(h.subject), "handler for %q: want tokens without spaces between dots, such as jobs.email, jobs.* or jobs.>", h.subject)
 		check(!seen[h.subject], "two handlers for subject %s", h.subject)
 		seen[h.subject] = true
 		errs = append(errs, h.validate())

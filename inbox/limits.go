@@ -13,7 +13,8 @@ type Limits struct {
 	// MaxAttempts is how many attempts a message gets. Zero means the worker's.
 	MaxAttempts int
 	// Timeout is how long one call may take, with a set of messages where a handler
-	// takes sets. Zero means the worker's HandlerTimeout.
+	// takes sets, a day at most. Calls that share a round trip share it too: what
+	// is too late then runs again by itself. Zero means the worker's HandlerTimeout.
 	Timeout time.Duration
 }
 
@@ -28,8 +29,8 @@ func (h Handler) validate() error {
 	if h.limits.MaxAttempts < 0 {
 		errs = append(errs, fmt.Errorf("handler for %s: MaxAttempts %d is negative", h.subject, h.limits.MaxAttempts))
 	}
-	if h.limits.Timeout < 0 {
-		errs = append(errs, fmt.Errorf("handler for %s: Timeout %v is negative", h.subject, h.limits.Timeout))
+	if h.limits.Timeout < 0 || h.limits.Timeout > day {
+		errs = append(errs, fmt.Errorf("handler for %s: Timeout %v is not between 0 and a day", h.subject, h.limits.Timeout))
 	}
 	return errors.Join(errs...)
 }

@@ -1,9 +1,11 @@
 package inbox
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -35,21 +37,31 @@ func (m Message[T]) IdempotencyKey() string {
 func newMessage[T any](d *delivery) Message[T] {
 	payload, _ := d.payload.(T) // an interface T may be nil
 	return Message[T]{
-		ID: d.env.ID, Subject: d.msg.Subject(), Key: d.env.Key, Headers: d.env.Headers,
+		ID: d.env.ID, Subject: d.msg.Subject(), Key: d.env.Key, Headers: cloned(d.env.Headers),
 		ContentType: d.env.ContentType, Payload: payload,
 		Attempt: d.attempt, StoredAt: d.meta.Timestamp, consumer: d.meta.Consumer,
 	}
 }
 
+// cloned is what a handler may change.
+func cloned(h map[string][]string) map[string][]string {
+	own := make(map[string][]string, len(h))
+	for name, values := range h {
+		own[name] = slices.Clone(values)
+	}
+	return own
+}
+
 // decode makes a T of a body: the bytes themselves for []byte and
-// json.RawMessage, else what the JSON says.
+// json.RawMessage, else what the JSON says. It is the handler's own, to change as
+// it likes: another run decodes anew.
 func decode[T any](d *delivery) (any, error) {
 	var payload T
 	switch p := any(&payload).(type) {
 	case *[]byte:
-		*p = d.msg.Data()
+		*p = bytes.Clone(d.msg.Data())
 	case *json.RawMessage:
-		*p = d.msg.Data()
+		*p = bytes.Clone(d.msg.Data())
 	default:
 		if err := json.Unmarshal(d.msg.Data(), &payload); err != nil {
 			return nil, decodeError(payload, err)

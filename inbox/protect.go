@@ -69,7 +69,10 @@ func survive(ctx context.Context, handler func(context.Context) error) (err erro
 			err = panicError(v)
 		}
 	}()
-	return handler(ctx)
+	if err = handler(ctx); err != nil {
+		_ = err.Error() // if that panics, it does so here
+	}
+	return err
 }
 
 type outcome[T any] struct {

@@ -157,5 +157,5 @@ func TestHandler_HasLimitsOfItsOwn(t *testing.T) {
 	if err == nil {
 		t.Fatal("NewWorker took limits below zero")
 	}
-	contains(t, "error", err.Error(), "handler for a: MaxAttempts -1 is negative", "handler for a: Timeout -1ns is negative")
+	contains(t, "error", err.Error(), "handler for a: MaxAttempts -1 is negative", "handler for a: Timeout -1ns is not between 0 and a day")
 }

@@ -52,7 +52,8 @@ func (s *session) postpone(ctx context.Context, batch []*delivery, err error) {
 		level = slog.LevelDebug // insist has said so
 	}
 	s.log.LogAttrs(ctx, level, "batch postponed", slog.Int("batch", len(batch)), slog.Any("error", err))
-	s.giveBack(ctx, batch, s.cfg.RetryDelay+rand.N(4*s.cfg.RetryDelay))
+	delay := min(s.cfg.RetryDelay, maxDelay)
+	s.giveBack(ctx, batch, delay+rand.N(4*delay))
 }
 
 // giveBack asks for the redelivery of what is not settled yet.

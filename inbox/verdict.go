@@ -1,18 +1,21 @@
 package inbox
 
 import (
+	"cmp"
 	"errors"
 	"math/rand/v2"
 	"time"
 )
 
+var errNoReason = errors.New("the handler gave no reason")
+
 // Permanent marks err as not worth another attempt: the message becomes a dead
-// letter at once.
-func Permanent(err error) error { return &permanentError{err} }
+// letter at once. A nil err is a failure too, without a reason.
+func Permanent(err error) error { return &permanentError{cmp.Or(err, errNoReason)} }
 
 // RetryAfter asks for the next attempt after d instead of the worker's own
-// delay. It counts as an attempt.
-func RetryAfter(d time.Duration, err error) error { return &retryError{err, d} }
+// delay. It counts as an attempt. A nil err is a failure too, without a reason.
+func RetryAfter(d time.Duration, err error) error { return &retryError{cmp.Or(err, errNoReason), d} }
 
 type permanentError struct{ err error }
 

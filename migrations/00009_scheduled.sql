@@ -14,7 +14,8 @@ CREATE INDEX scheduled_message_id ON jetbox.scheduled (message_id);
 -- +goose StatementBegin
 CREATE FUNCTION jetbox.assign_message_id() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-	NEW.message_id := jetbox.uuidv7_at(NEW.run_at);
+	-- For a time that has passed it is a message of now, which the inbox knows.
+	NEW.message_id := jetbox.uuidv7_at(greatest(NEW.run_at, clock_timestamp()));
 	RETURN NEW;
 END $$;
 -- +goose StatementEnd

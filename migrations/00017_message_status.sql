@@ -69,6 +69,7 @@ LANGUAGE sql STABLE AS $$
 		OR EXISTS (SELECT FROM jetbox.dead_letter d WHERE d.message_id = k.id OFFSET 0)
 		OR EXISTS (SELECT FROM jetbox.operator_action a
 			WHERE a.message_id = k.id AND a.action IN ('cancel', 'discard') OFFSET 0)
+			AND NOT EXISTS (SELECT FROM jetbox.scheduled s WHERE s.message_id = k.id OFFSET 0) -- once more
 $$;
 -- +goose StatementEnd
 

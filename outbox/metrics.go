@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -23,7 +24,7 @@ type metrics struct {
 	oldest    prometheus.Gauge
 }
 
-func newMetrics(reg prometheus.Registerer) *metrics {
+func newMetrics() *metrics {
 	m := &metrics{
 		active: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "outbox_relay_active", Help: "1 while this relay holds the lease.",
@@ -61,11 +62,22 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "outbox_oldest_pending_age_seconds", Help: "Age of the oldest pending message, by the database's clock.",
 		}),
 	}
-	if reg != nil {
-		reg.MustRegister(m.active, m.published, m.dead, m.failures, m.duration, m.size, m.polls, m.wakeups,
-			m.rewinds, m.pending, m.oldest)
-	}
 	return m
+}
+
+// register fails where a registry has a relay's metrics already.
+func (m *metrics) register(reg prometheus.Registerer) error {
+	if reg == nil {
+		return nil
+	}
+	for _, c := range []prometheus.Collector{
+		m.active, m.published, m.dead, m.failures, m.duration, m.size, m.polls, m.wakeups, m.rewinds, m.pending, m.oldest,
+	} {
+		if err := reg.Register(c); err != nil {
+			return fmt.Errorf("outbox: register metrics: %w", err)
+		}
+	}
+	return nil
 }
 
 func (m *metrics) poll(p polled) {

@@ -243,7 +243,7 @@ func (w *world) live(t *rapid.T) {
 // publisher, ledger, healer and lease through thousands of histories. A failure
 // prints the shortest one that fails.
 func TestModel_LosesInventsAndInvertsNothing(t *testing.T) {
-	m := newMetrics(nil)
+	m := newMetrics()
 	synctest.Test(t, func(t *testing.T) {
 		for range 30 { // of 100 histories
 			rapid.Check(quiet{t}, func(t *rapid.T) {

@@ -121,6 +121,8 @@ type Relay struct {
 // state is what keeps the relay from its work; nil is nothing.
 type state struct{ err error }
 
+var errStopped = errors.New("outbox: relay has stopped")
+
 // ErrStarting is what Ready returns before the first connection.
 var ErrStarting = errors.New("outbox: relay is starting")
 
@@ -132,7 +134,10 @@ func NewRelay(db *pgx.ConnConfig, dial Dialer, cfg RelayConfig) (*Relay, error) 
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("outbox: relay config: %w", err)
 	}
-	r := &Relay{db: db, dial: dial, cfg: cfg, m: newMetrics(cfg.Metrics)}
+	r := &Relay{db: db, dial: dial, cfg: cfg, m: newMetrics()}
+	if err := r.m.register(cfg.Metrics); err != nil {
+		return nil, err
+	}
 	r.confirm = &confirmation{stream: cfg.ConfirmStream, consumer: cfg.ConfirmConsumer}
 	r.state.Store(&state{err: ErrStarting})
 	return r, nil
@@ -142,7 +147,8 @@ func NewRelay(db *pgx.ConnConfig, dial Dialer, cfg RelayConfig) (*Relay, error) 
 // returns nil. While Postgres or NATS is away it retries with growing pauses of
 // at most 5 seconds; no message is given up for that. It returns an error only
 // when carrying on cannot help.
-func (r *Relay) Run(ctx context.Context) error {
+func (r *Relay) Run(ctx context.Context) (end error) {
+	defer func() { r.state.Store(&state{err: cmp.Or(end, errStopped)}) }()
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 5*time.Second
 	for ran := false; ; {

@@ -295,4 +295,7 @@ func TestRelay_ReportsWhatKeepsItFromPublishing(t *testing.T) {
 	if err := r.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "discard") {
 		t.Errorf("Run on a stream that drops what it acknowledged = %v", err)
 	}
+	if err := r.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "discard") {
+		t.Errorf("Ready after Run = %v, want why it ended", err)
+	}
 }

@@ -24,7 +24,7 @@ func Schedule(ctx context.Context, tx pgx.Tx, runAt time.Time, msgs ...Message) 
 	var c columns
 	for i, m := range msgs {
 		if m.ID == uuid.Nil {
-			m.ID = NewID(runAt)
+			m.ID = newestID(runAt, time.Now())
 		}
 		if err := c.add(m); err != nil {
 			return fmt.Errorf("outbox: schedule message %d: %w", i, err)
@@ -38,6 +38,15 @@ func Schedule(ctx context.Context, tx pgx.Tx, runAt time.Time, msgs ...Message) 
 		return fmt.Errorf("outbox: schedule: %w", err)
 	}
 	return nil
+}
+
+// newestID carries the later of two times: a message for a time that has passed is
+// one of now, which the inbox knows.
+func newestID(a, b time.Time) uuid.UUID {
+	if a.Before(b) {
+		return NewID(b)
+	}
+	return NewID(a)
 }
 
 // NewID returns a UUIDv7 that carries the time at.

@@ -36,6 +36,9 @@ type deadListCommand struct {
 }
 
 func (c deadListCommand) Run(ctx context.Context, w world) error {
+	if err := atLeastOne(c.Limit); err != nil {
+		return err
+	}
 	return c.with(ctx, w, func(conn *pgx.Conn) error {
 		if c.Each {
 			return c.each(ctx, w, conn)
@@ -51,7 +54,7 @@ func (c deadListCommand) Run(ctx context.Context, w world) error {
 }
 
 func (c deadListCommand) each(ctx context.Context, w world, conn *pgx.Conn) error {
-	list, err := deadletter.List(ctx, conn, c.filter(), nil, max(c.Limit, 1))
+	list, err := deadletter.List(ctx, conn, c.filter(), nil, c.Limit)
 	if err != nil {
 		return err
 	}
@@ -140,6 +143,9 @@ func (c deadChoice) change(ctx context.Context, w world, d deadChange) error {
 	return c.with(ctx, w, func(conn *pgx.Conn) error {
 		if f.Before, err = operator.Clock(ctx, conn); err != nil {
 			return err
+		}
+		if n, err := deadletter.CountMatching(ctx, conn, f); err == nil && n == 0 && len(f.IDs) > 0 {
+			return errors.New("none of these messages is a dead letter")
 		}
 		if c.DryRun {
 			return d.foresee(ctx, w, conn, f)

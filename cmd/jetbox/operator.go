@@ -73,9 +73,16 @@ func show[T any](f operatorFlags, w world, header string, rows []T, line func(T)
 	table := tabwriter.NewWriter(w.stdout, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(table, header)
 	for _, r := range rows {
-		_, _ = fmt.Fprintln(table, line(r))
+		_, _ = fmt.Fprintln(table, printable(line(r)))
 	}
 	return table.Flush()
+}
+
+func atLeastOne(limit int) error {
+	if limit < 1 {
+		return mistakes{fmt.Errorf("--limit %d: want 1 or more", limit)}
+	}
+	return nil
 }
 
 // actor is who the audit names: the person at the shell.

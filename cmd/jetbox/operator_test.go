@@ -172,6 +172,9 @@ func TestDead_DryRunCountsWhatWouldChange(t *testing.T) {
 			t.Errorf("dead %s --dry-run = %d %q %q, want %+v", verb, code, stdout, stderr, want)
 		}
 	}
+	if code, _, stderr := invoke(t, i.with(nil), "dead", "redrive", uuid.NewString()); code != exitFailure || !strings.Contains(stderr, "none of these") {
+		t.Errorf("dead redrive of no letter = %d %q, want %d", code, stderr, exitFailure)
+	}
 	if code, stdout, stderr := invoke(t, i.with(nil), "dead", "redrive", "--all"); code != exitOK || stdout != "redrive: 2\n" ||
 		!strings.HasPrefix(stderr, "1 stay dead") {
 		t.Errorf("dead redrive = %d %q %q, want two, and that one stays", code, stdout, stderr)

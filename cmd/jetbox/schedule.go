@@ -23,8 +23,11 @@ type scheduleListCommand struct {
 }
 
 func (c scheduleListCommand) Run(ctx context.Context, w world) error {
+	if err := atLeastOne(c.Limit); err != nil {
+		return err
+	}
 	return c.with(ctx, w, func(conn *pgx.Conn) error {
-		list, err := outbox.ListScheduled(ctx, conn, c.Subject, max(c.Limit, 1))
+		list, err := outbox.ListScheduled(ctx, conn, c.Subject, c.Limit)
 		if err != nil {
 			return err
 		}

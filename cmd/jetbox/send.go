@@ -20,7 +20,7 @@ type sendCommand struct {
 	Subject string            `arg:"" help:"Such as jobs.email."`
 	Payload string            `arg:"" help:"JSON."`
 	Key     string            `help:"Ordering key."`
-	Header  map[string]string `help:"NAME=VALUE; may be given several times."`
+	Header  map[string]string `mapsep:"none" help:"NAME=VALUE; may be given several times."`
 	In      time.Duration     `help:"Not now but this much later, such as 90s."`
 	Wait    time.Duration     `help:"Wait so long for the end, and show it."`
 }
@@ -47,7 +47,10 @@ func (c sendCommand) Run(ctx context.Context, w world) error {
 		if err != nil {
 			return err
 		}
-		return c.report(ctx, w, conn, m.ID)
+		if err := c.report(ctx, w, conn, m.ID); err != nil {
+			return fmt.Errorf("message %s is enqueued, but what has become of it cannot be shown: %w", m.ID, err)
+		}
+		return nil
 	})
 }
 

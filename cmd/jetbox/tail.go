@@ -58,14 +58,20 @@ func passingLine(p operator.Passing) string {
 	if p.ID == nil {
 		return fmt.Sprintf("%s  %-7s  %s", at, p.What, text)
 	}
-	return strings.TrimRight(fmt.Sprintf("%s  %-7s  %s  %s  %s  %s", at, p.What, p.ID, p.Subject, p.Consumer, text), " ")
+	return strings.TrimRight(harmless(fmt.Sprintf("%s  %-7s  %s  %s  %s  %s", at, p.What, p.ID, p.Subject, p.Consumer, text)), " ")
 }
 
 // harmless is text on one line, without what would move a terminal's cursor: a
 // handler's error may repeat what a producer sent.
 func harmless(text string) string {
+	return strings.NewReplacer("\t", " ", "\n", " ").Replace(printable(text))
+}
+
+// printable is text without what would move a terminal's cursor, but for the ends
+// of lines and cells. Whoever may publish chooses subjects, too.
+func printable(text string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
+		if r != '\t' && r != '\n' && (r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0)) {
 			return ' '
 		}
 		return r

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/jetboxhq/jetbox/inbox"
 	"github.com/jetboxhq/jetbox/internal/operator"
 )
 
@@ -26,6 +27,9 @@ func (a *API) cancel(ctx context.Context, in *cancelInput) (*cancelOutput, error
 	err = operator.Cancel(work, a.db, owner(ctx), id, a.cfg.Consumers...)
 	if e, ok := errors.AsType[*operator.StateError](err); ok {
 		return nil, cannotCancel(e.Status.Status)
+	}
+	if errors.Is(err, inbox.ErrForgotten) {
+		return nil, problem(http.StatusConflict, "job_too_old", "the job's ID is older than the inbox remembers: no worker will run it")
 	}
 	if err != nil {
 		return nil, a.fail(ctx, err)

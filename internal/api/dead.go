@@ -172,7 +172,7 @@ func (a *API) redriveMany(ctx context.Context, in *redriveManyInput) (*redriveMa
 	if out.Body.Outcome, err = operator.Redrive(work, a.db, owner(ctx), f, limit); err != nil {
 		return nil, a.fail(ctx, err)
 	}
-	out.Body.More = out.Body.Letters == limit
+	out.Body.More = out.Body.Letters+len(out.Body.Refused) >= limit
 	return out, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/jetboxhq/jetbox/internal/operator"
+	"github.com/jetboxhq/jetbox/internal/wait"
 )
 
 type followInput struct {
@@ -64,8 +65,12 @@ func (a *API) stream(ctx context.Context, w http.ResponseWriter, id uuid.UUID, s
 		if _, err := w.Write([]byte(event)); err != nil || out.Flush() != nil || s.Ended() {
 			return
 		}
+		next := time.Now().Add(followEvery)
 		if s, err = a.statusAfter(ctx, id, followEvery); err != nil {
 			return // the client connects again, and is told why
+		}
+		if !s.Ended() { // a job cancelled once and enqueued again seems to have ended
+			wait.Sleep(ctx, time.Until(next))
 		}
 	}
 }

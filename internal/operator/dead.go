@@ -1,10 +1,12 @@
 package operator
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/google/uuid"
@@ -37,17 +39,16 @@ type Refusal struct {
 // Letters whose IDs are older than the inbox remembers stay: no worker would take
 // the messages, and what is known of them would be gone for a letter that says so.
 func Redrive(ctx context.Context, db DB, actor string, f deadletter.Filter, limit int) (Outcome, error) {
-	asked := f
-	f, err := Redrivable(ctx, db, f)
+	fit, err := Redrivable(ctx, db, f)
 	if err != nil {
 		return Outcome{}, err
 	}
-	out, err := redriveTogether(ctx, db, actor, f, limit)
+	out, err := redriveTogether(ctx, db, actor, fit, limit)
 	if outbox.BrokenRule(err) != "" {
-		out, err = redriveOneByOne(ctx, db, actor, f, limit)
+		out, err = redriveOneByOne(ctx, db, actor, fit, limit)
 	}
-	if err == nil && len(asked.IDs) > 0 {
-		out.Refused, err = refuseOld(ctx, db, asked, out.Refused)
+	if err == nil && len(f.IDs) > 0 {
+		err = refuseOld(ctx, db, f, fit.From, &out)
 	}
 	return out, err
 }
@@ -65,16 +66,16 @@ func Redrivable(ctx context.Context, db DB, f deadletter.Filter) (deadletter.Fil
 // tooOld is why a letter stays that was asked for by its ID.
 const tooOld = "its ID is older than the inbox remembers: enqueue its payload under a new one"
 
-// refuseOld adds what is left of the letters that were asked for.
-func refuseOld(ctx context.Context, db DB, f deadletter.Filter, refused []Refusal) ([]Refusal, error) {
-	for _, r := range refused {
-		f.Except = append(f.Except, r.ID)
-	}
-	left, err := deadletter.Oldest(ctx, db, f, len(f.IDs))
+// refuseOld adds to out the letters that were asked for by ID and are older than
+// oldest.
+func refuseOld(ctx context.Context, db DB, f deadletter.Filter, oldest uuid.UUID, out *Outcome) error {
+	left, err := deadletter.Oldest(ctx, db, f, math.MaxInt32)
 	for _, l := range left {
-		refused = append(refused, Refusal{l.MessageID, tooOld})
+		if l.Consumer != deadletter.Relay && l.MessageID.Version() == 7 && bytes.Compare(l.MessageID[:], oldest[:]) < 0 {
+			out.Refused = append(out.Refused, Refusal{l.MessageID, tooOld})
+		}
 	}
-	return refused, err
+	return err
 }
 
 const windowSQL = `SELECT clock_timestamp(), duplicate_window FROM jetbox.relay_lease`
@@ -105,9 +106,10 @@ func redriveTogether(ctx context.Context, db DB, actor string, f deadletter.Filt
 	return out, nil
 }
 
-// redriveOneByOne leaves out the letters that break a rule of the outbox.
+// redriveOneByOne leaves out the letters that break a rule of the outbox. They
+// count as well: each costs a transaction.
 func redriveOneByOne(ctx context.Context, db DB, actor string, f deadletter.Filter, limit int) (out Outcome, err error) {
-	for len(out.Messages) < limit {
+	for len(out.Messages)+len(out.Refused) < limit {
 		letters, err := deadletter.Oldest(ctx, db, f, 1)
 		if err != nil || len(letters) == 0 {
 			return out, err
@@ -176,8 +178,9 @@ func message(l deadletter.Full) (outbox.Message, error) {
 }
 
 // Discard removes at most limit of the letters that f chooses, for good: no
-// replay brings them back to their consumer. The audit keeps their reasons, not
-// their payloads.
+// replay brings them back to their consumer. One that no stream took had none, and
+// a replay publishes it where a stream takes it by then. The audit keeps their
+// reasons, not their payloads.
 func Discard(ctx context.Context, db DB, actor string, f deadletter.Filter, limit int) (out Outcome, err error) {
 	err = pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
 		letters, err := deadletter.Take(ctx, tx, f, limit)

@@ -262,6 +262,34 @@ func TestRedrive_LeavesWhatTheInboxNoLongerRemembers(t *testing.T) {
 	}
 }
 
+// Letters beyond the limit, or that somebody else has in hand, are not refused.
+func TestRedrive_RefusesNoLetterThatItHasNotReached(t *testing.T) {
+	t.Parallel()
+	db := testenv.Database(t)
+	var ids []uuid.UUID
+	for range 3 {
+		ids = append(ids, enqueue(t, db))
+		bury(t, db, ids[len(ids)-1], "jobs.a")
+	}
+	out, err := operator.Redrive(t.Context(), db, someone, deadletter.Filter{IDs: ids}, 2)
+	if err != nil || len(out.Messages) != 2 || len(out.Refused) != 0 {
+		t.Errorf("Redrive = %+v, %v, want two and no refusal", out, err)
+	}
+}
+
+// Each letter that the outbox refuses costs a transaction, so it counts.
+func TestRedrive_LooksAtNoMoreLettersThanItsLimit(t *testing.T) {
+	t.Parallel()
+	db := testenv.Database(t)
+	for range 5 {
+		bury(t, db, outbox.NewID(time.Now()), "jobs.ä")
+	}
+	out, err := operator.Redrive(t.Context(), db, someone, deadletter.Filter{}, 3)
+	if err != nil || len(out.Messages) != 0 || len(out.Refused) != 3 {
+		t.Errorf("Redrive = %+v, %v, want three refused", out, err)
+	}
+}
+
 func TestRedrive_SendsAMessageOnceThatIsDeadForTwoConsumers(t *testing.T) {
 	t.Parallel()
 	db := testenv.Database(t)
@@ -283,7 +311,7 @@ func TestRedrive_LeavesWhatNoOutboxTakes(t *testing.T) {
 	good, bad := enqueue(t, db), enqueue(t, db)
 	bury(t, db, bad, "jobs.ä") // the older one
 	bury(t, db, good, "jobs.a")
-	out, err := operator.Redrive(t.Context(), db, someone, deadletter.Filter{}, 1)
+	out, err := operator.Redrive(t.Context(), db, someone, deadletter.Filter{}, 2)
 	if err != nil || !slices.Equal(out.Messages, []uuid.UUID{good}) || len(out.Refused) != 1 || out.Refused[0].ID != bad ||
 		out.Refused[0].Rule != "subject_is_1_to_16_tokens_of_letters_digits_dash_underscore" {
 		t.Errorf("Redrive = %+v, %v, want %s redriven and %s refused", out, err, good, bad)
