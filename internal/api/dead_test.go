@@ -22,6 +22,16 @@ func TestDelete_CancelsOnlyWhatHasNotEnded(t *testing.T) {
 	}
 }
 
+func TestDelete_SaysThatAJobIsTooOldToRun(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	const old = "0168e0a1-0000-7000-8000-000000000001" // of 2019
+	s.execute(`INSERT INTO jetbox.outbox (message_id, subject, payload) VALUES ($1, 'jobs.a', '1')`, old)
+	if a := s.do("DELETE", "/jobs/"+old, ""); a.code != 409 || a.field("code") != "job_too_old" {
+		t.Errorf("DELETE = %d %s, want 409", a.code, a.body)
+	}
+}
+
 func TestDead_IsListedByPage(t *testing.T) {
 	t.Parallel()
 	s := open(t)

@@ -95,3 +95,19 @@ func TestFollow_TellsEachChange(t *testing.T) {
 		t.Errorf("events = %s, want queued, then done", a.body)
 	}
 }
+
+// Its cancellation is still on record.
+func TestWait_WaitsForAJobThatWasCancelledAndScheduledAgain(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	id := s.post(`{"subject": "jobs.a", "payload": 1, "run_at": "2999-01-01T00:00:00Z"}`)
+	s.do("DELETE", "/jobs/"+id, "")
+	s.execute(`INSERT INTO jetbox.scheduled (message_id, subject, payload, run_at) VALUES ($1, 'jobs.a', '1', '2999-01-01')`, id)
+	answers := make(chan answer, 1)
+	go func() { answers <- s.do("GET", "/jobs/"+id+"?wait=60s", "") }()
+	testenv.Eventually(t, "someone to wait", func() bool { return s.api.Waiting() == 1 })
+	s.process(id)
+	if a := <-answers; a.field("status") == "scheduled" {
+		t.Errorf("GET = %d %s, want its end", a.code, a.body)
+	}
+}
