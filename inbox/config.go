@@ -127,15 +127,16 @@ func (c WorkerConfig) validate(handlers []Handler) error {
 	check(c.DrainTimeout > 0, "DrainTimeout %v is negative", c.DrainTimeout)
 	check(c.Retention >= day, "Retention %v is less than a day", c.Retention)
 	check(len(handlers) > 0, "no handlers")
-	for _, s := range c.FilterSubjects {
-		check(isSubject(s), "subject %q: want tokens without spaces between dots, such as jobs.email, jobs.* or jobs.>", s)
-	}
+	const want = "want tokens without spaces between dots, such as jobs.email, jobs.* or jobs.>"
 	seen := map[string]bool{}
 	for _, h := range handlers {
-		check(isSubject(h.subject), "handler for %q: want tokens without spaces between dots, such as jobs.email, jobs.* or jobs.>", h.subject)
+		check(isSubject(h.subject), "handler for %q: %s", h.subject, want)
 		check(!seen[h.subject], "two handlers for subject %s", h.subject)
 		seen[h.subject] = true
 		errs = append(errs, h.validate())
+	}
+	for _, s := range c.FilterSubjects {
+		check(seen[s] || isSubject(s), "subject %q: %s", s, want)
 	}
 	return errors.Join(errs...)
 }

@@ -19,12 +19,12 @@ FROM unnest(@ids::uuid[], @subjects::text[], @keys::text[], @headers::text[], @p
 
 // Schedule has msgs enqueued at runAt, by the database's clock, if tx commits.
 // The inbox keeps a message's ID by the day that a UUIDv7 carries: give an ID
-// from NewID, or none, when runAt is more than a day away.
+// from ScheduledID, or none, when runAt is more than a day away.
 func Schedule(ctx context.Context, tx pgx.Tx, runAt time.Time, msgs ...Message) error {
 	var c columns
 	for i, m := range msgs {
 		if m.ID == uuid.Nil {
-			m.ID = newestID(runAt, time.Now())
+			m.ID = ScheduledID(runAt)
 		}
 		if err := c.add(m); err != nil {
 			return fmt.Errorf("outbox: schedule message %d: %w", i, err)
@@ -40,13 +40,13 @@ func Schedule(ctx context.Context, tx pgx.Tx, runAt time.Time, msgs ...Message) 
 	return nil
 }
 
-// newestID carries the later of two times: a message for a time that has passed is
-// one of now, which the inbox knows.
-func newestID(a, b time.Time) uuid.UUID {
-	if a.Before(b) {
-		return NewID(b)
+// ScheduledID returns the ID of a message for runAt: of the day on which the inbox
+// meets it, which is today where runAt has passed.
+func ScheduledID(runAt time.Time) uuid.UUID {
+	if now := time.Now(); runAt.Before(now) {
+		return NewID(now)
 	}
-	return NewID(a)
+	return NewID(runAt)
 }
 
 // NewID returns a UUIDv7 that carries the time at.

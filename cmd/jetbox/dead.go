@@ -144,39 +144,44 @@ func (c deadChoice) change(ctx context.Context, w world, d deadChange) error {
 		if f.Before, err = operator.Clock(ctx, conn); err != nil {
 			return err
 		}
-		if n, err := deadletter.CountMatching(ctx, conn, f); err == nil && n == 0 && len(f.IDs) > 0 {
+		n, err := deadletter.CountMatching(ctx, conn, f)
+		switch {
+		case err != nil:
+			return err
+		case n == 0 && len(f.IDs) > 0:
 			return errors.New("none of these messages is a dead letter")
-		}
-		if c.DryRun {
-			return d.foresee(ctx, w, conn, f)
+		case c.DryRun:
+			return d.foresee(ctx, w, conn, f, n)
 		}
 		if err := repeat(ctx, w, conn, d, f); err != nil {
 			return err
 		}
-		return sayWhatStays(ctx, w, conn, f, 0, "refused above, or their IDs are older than the inbox remembers")
+		if n, err = deadletter.CountMatching(ctx, conn, f); err != nil {
+			return err
+		}
+		return sayWhatStays(w, n, "refused above, or their IDs are older than the inbox remembers")
 	})
 }
 
-func (d deadChange) foresee(ctx context.Context, w world, conn *pgx.Conn, f deadletter.Filter) error {
+// foresee says how many of the n letters that f chooses d would change.
+func (d deadChange) foresee(ctx context.Context, w world, conn *pgx.Conn, f deadletter.Filter, n int64) error {
 	fit, err := d.fits(ctx, conn, f)
 	if err != nil {
 		return err
 	}
-	n, err := deadletter.CountMatching(ctx, conn, fit)
+	fits, err := deadletter.CountMatching(ctx, conn, fit)
 	if err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(w.stdout, "would %s %d\n", d.verb, n); err != nil {
+	if _, err := fmt.Fprintf(w.stdout, "would %s %d\n", d.verb, fits); err != nil {
 		return err
 	}
-	return sayWhatStays(ctx, w, conn, f, n, "their IDs are older than the inbox remembers")
+	return sayWhatStays(w, n-fits, "their IDs are older than the inbox remembers")
 }
 
-// sayWhatStays counts the letters that f chooses beyond n.
-func sayWhatStays(ctx context.Context, w world, conn *pgx.Conn, f deadletter.Filter, n int64, why string) error {
-	all, err := deadletter.CountMatching(ctx, conn, f)
-	if err == nil && all > n {
-		_, err = fmt.Fprintf(w.stderr, "%d stay dead: %s\n", all-n, why)
+func sayWhatStays(w world, n int64, why string) (err error) {
+	if n > 0 {
+		_, err = fmt.Fprintf(w.stderr, "%d stay dead: %s\n", n, why)
 	}
 	return err
 }

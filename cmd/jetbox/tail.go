@@ -63,15 +63,14 @@ func passingLine(p operator.Passing) string {
 
 // harmless is text on one line, without what would move a terminal's cursor: a
 // handler's error may repeat what a producer sent.
-func harmless(text string) string {
-	return strings.NewReplacer("\t", " ", "\n", " ").Replace(printable(text))
-}
+func harmless(text string) string { return withoutControls(text, "") }
 
-// printable is text without what would move a terminal's cursor, but for the ends
-// of lines and cells. Whoever may publish chooses subjects, too.
-func printable(text string) string {
+// printable is harmless lines of cells: whoever may publish chooses subjects, too.
+func printable(lines string) string { return withoutControls(lines, "\t\n") }
+
+func withoutControls(text, but string) string {
 	return strings.Map(func(r rune) rune {
-		if r != '\t' && r != '\n' && (r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0)) {
+		if (r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0)) && !strings.ContainsRune(but, r) {
 			return ' '
 		}
 		return r

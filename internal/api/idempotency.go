@@ -19,14 +19,12 @@ import (
 // accept commits the job and its key in one transaction, or finds the job that
 // an earlier request with the key made.
 func (a *API) accept(ctx context.Context, r request) (operator.Status, error) {
+	state := operator.Queued
 	r.msg.ID = outbox.NewID(time.Now())
-	if r.runAt != nil && r.runAt.After(time.Now()) {
-		r.msg.ID = outbox.NewID(*r.runAt) // of the day on which the inbox meets it
-	}
-	status := operator.Status{ID: r.msg.ID, Status: operator.Queued, Subject: &r.msg.Subject}
 	if r.runAt != nil {
-		status.Status, status.RunAt = operator.Scheduled, r.runAt
+		r.msg.ID, state = outbox.ScheduledID(*r.runAt), operator.Scheduled
 	}
+	status := operator.Status{ID: r.msg.ID, Status: state, Subject: &r.msg.Subject, RunAt: r.runAt}
 	first := r.msg.ID
 	err := pgx.BeginFunc(ctx, a.db, func(tx pgx.Tx) (err error) {
 		if first, err = claim(ctx, tx, owner(ctx), r); err != nil || first != r.msg.ID {

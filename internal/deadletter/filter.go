@@ -19,18 +19,19 @@ type Filter struct {
 	Before   time.Time   // died before; zero is any time
 	Except   []uuid.UUID // not these
 	From     uuid.UUID   // but for letters of a relay, no UUIDv7 that is lower; zero is any
+	Old      bool        // only those that From leaves out
 }
 
 const filterSQL = ` (@ids::uuid[] IS NULL OR message_id = ANY (@ids))
 	AND @consumer IN ('', consumer) AND @subject IN ('', subject)
 	AND strpos(reason, @reason) > 0 AND message_id <> ALL (@except::uuid[])
 	AND (@before::timestamptz IS NULL OR died_at < @before)
-	AND (message_id >= @from::uuid OR consumer = '$relay' OR get_byte(uuid_send(message_id), 6) >> 4 <> 7)`
+	AND (message_id >= @from::uuid OR consumer = '$relay' OR get_byte(uuid_send(message_id), 6) >> 4 <> 7) <> @old`
 
 func (f Filter) args() pgx.StrictNamedArgs {
 	args := pgx.StrictNamedArgs{
 		"ids": nil, "consumer": f.Consumer, "subject": f.Subject, "reason": f.Reason, "before": nil,
-		"except": append([]uuid.UUID{}, f.Except...), "from": f.From,
+		"except": append([]uuid.UUID{}, f.Except...), "from": f.From, "old": f.Old,
 	} // not NULL, which nothing differs from
 	if len(f.IDs) > 0 {
 		args["ids"] = f.IDs

@@ -1,7 +1,6 @@
 package operator
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -48,7 +47,8 @@ func Redrive(ctx context.Context, db DB, actor string, f deadletter.Filter, limi
 		out, err = redriveOneByOne(ctx, db, actor, fit, limit)
 	}
 	if err == nil && len(f.IDs) > 0 {
-		err = refuseOld(ctx, db, f, fit.From, &out)
+		fit.Old = true
+		err = refuse(ctx, db, fit, &out)
 	}
 	return out, err
 }
@@ -66,14 +66,11 @@ func Redrivable(ctx context.Context, db DB, f deadletter.Filter) (deadletter.Fil
 // tooOld is why a letter stays that was asked for by its ID.
 const tooOld = "its ID is older than the inbox remembers: enqueue its payload under a new one"
 
-// refuseOld adds to out the letters that were asked for by ID and are older than
-// oldest.
-func refuseOld(ctx context.Context, db DB, f deadletter.Filter, oldest uuid.UUID, out *Outcome) error {
-	left, err := deadletter.Oldest(ctx, db, f, math.MaxInt32)
-	for _, l := range left {
-		if l.Consumer != deadletter.Relay && l.MessageID.Version() == 7 && bytes.Compare(l.MessageID[:], oldest[:]) < 0 {
-			out.Refused = append(out.Refused, Refusal{l.MessageID, tooOld})
-		}
+// refuse adds the letters that old chooses to out.
+func refuse(ctx context.Context, db DB, old deadletter.Filter, out *Outcome) error {
+	letters, err := deadletter.Oldest(ctx, db, old, math.MaxInt32)
+	for _, l := range letters {
+		out.Refused = append(out.Refused, Refusal{l.MessageID, tooOld})
 	}
 	return err
 }
