@@ -177,6 +177,8 @@ func (s *session) together(ctx context.Context, ds []*delivery) (left [][]*deliv
 // commitTogether runs and records what is not known of ds, and commits it.
 func (s *session) commitTogether(ctx context.Context, ds []*delivery, at *atomic.Pointer[group]) (k known, r round, err error) {
 	err = s.untilBegun(ctx, func() error {
+		resume := func() {}
+		defer func() { resume() }()
 		return inTx(ctx, s.db,
 			func(b *pgx.Batch) {
 				k = askKnown(b, s.cfg.Consumer, ds)
@@ -189,6 +191,7 @@ func (s *session) commitTogether(ctx context.Context, ds []*delivery, at *atomic
 				_, _, rest := k.split(ds)
 				if r, err = s.runSome(ctx, tx, rest, at); err == nil {
 					record(last, s.cfg.Consumer, r.ran)
+					resume = s.batches.yield()
 				}
 				return err
 			})

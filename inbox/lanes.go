@@ -7,9 +7,10 @@ import (
 	"time"
 )
 
-// joinWait is how long a message waits for a batch that runs to end before it
-// begins another beside it. A transaction costs much the same for one message as
-// for ten, and several at once take from each other the time that each needs.
+// joinWait is how long a message waits for a batch that runs to come to its COMMIT
+// before it begins another beside it. A transaction costs much the same for one
+// message as for ten, and several at once take from each other the time that each
+// needs; several that commit at once share what the disk needs.
 const joinWait = 5 * time.Millisecond
 
 // lanes hands out deliveries in batches to whoever asks, so that the messages of
@@ -19,7 +20,7 @@ type lanes struct {
 	batches chan []*delivery
 
 	mu         sync.Mutex
-	idle, busy int               // lanes
+	idle, busy int               // lanes, and batches that have work to do
 	line       []*chain          // of which nothing runs, in the order in which they came to that
 	waiting    int               // messages in line
 	keys       map[string]*chain // that have messages here or in a batch
@@ -87,6 +88,20 @@ func (l *lanes) take(done <-chan struct{}) []*delivery {
 	}
 	l.idle--
 	return nil
+}
+
+// yield lets others begin while a batch only waits for its COMMIT, which it does
+// until it calls resume.
+func (l *lanes) yield() (resume func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.busy--
+	l.begin()
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.busy++
+	}
 }
 
 // rest ends a batch: what has waited for its keys may run.

@@ -52,6 +52,9 @@ func TestLanes_HandOutEachMessageOnceAndAKeysInOrder(t *testing.T) {
 		rest := func() {
 			if len(running) > 0 {
 				i := rapid.IntRange(0, len(running)-1).Draw(t, "batch")
+				if rapid.Bool().Draw(t, "committed") {
+					l.yield()()
+				}
 				l.rest(running[i])
 				running = slices.Delete(running, i, i+1)
 			}
@@ -100,6 +103,25 @@ func TestLanes_WaitForABatchThatRunsButNotLong(t *testing.T) {
 			t.Errorf("a batch began beside one that runs")
 		}
 	})
+}
+
+func TestLanes_BeginBesideABatchThatCommits(t *testing.T) {
+	t.Parallel()
+	l := newLanes(3, 10)
+	l.put(waiting("a", 1, 0))
+	first := l.take(nil)
+	l.put(waiting("", 2, 0))
+	l.put(waiting("a", 3, 0))
+	resume := l.yield()
+	if second := l.take(now()); len(first) != 1 || len(second) != 1 || second[0].env.Key != "" {
+		t.Fatalf("beside a COMMIT began %d messages, want the one without its key", len(second))
+	}
+	resume()
+	l.put(waiting("", 4, 0))
+	l.rest(first)
+	if third := l.take(now()); third != nil {
+		t.Errorf("a batch began beside one that runs")
+	}
 }
 
 func TestLanes_GiveBackWhatNobodyTook(t *testing.T) {
