@@ -146,6 +146,7 @@ func (s *session) pull(ctx context.Context, n int) error {
 	select {
 	case <-closed:
 	case <-ctx.Done():
+		s.awaitLull(closed)
 	case err = <-broken:
 	}
 	c.Drain()
@@ -154,6 +155,23 @@ func (s *session) pull(ctx context.Context, n int) error {
 	case <-time.After(5 * time.Second): // the connection is away: nothing more comes
 	}
 	return err
+}
+
+// awaitLull waits, for 0.2 s at most, until the broker does not send anything more
+// of what was asked for. What it is sending when the subscription ends it delivers
+// elsewhere, and counts that as one more attempt.
+func (s *session) awaitLull(closed <-chan struct{}) {
+	for range 10 {
+		before := s.arrived.Load()
+		select {
+		case <-closed:
+			return
+		case <-time.After(20 * time.Millisecond):
+		}
+		if s.arrived.Load() == before {
+			return
+		}
+	}
 }
 
 // breaks reports what Consume cannot mend by asking again.
