@@ -123,11 +123,39 @@ func TestRoles_MayDoTheirUpkeepAndNothingOfTheOthers(t *testing.T) {
 			}
 		}
 	}
+	if e, ok := errors.AsType[*pgconn.PgError](l.try(t, "jetbox_worker", `SELECT jetbox.maintain_inbox('-1 day', '0')`)); !ok || e.Code != "22023" {
+		t.Errorf("jetbox_worker: a retention below zero = %v, want 22023", e)
+	}
 	for role, acts := range forbidden {
 		for _, sql := range acts {
 			err := l.try(t, role, sql)
 			if e, ok := errors.AsType[*pgconn.PgError](err); !ok || e.Code != "42501" {
 				t.Errorf("%s: %s = %v, want 42501", role, sql, err)
+			}
+		}
+	}
+}
+
+func TestRoles_NeedNothingThatPublicMayBeDenied(t *testing.T) {
+	t.Parallel()
+	l := &lab{t: t, db: testenv.Database(t)}
+	if _, err := l.db.Exec(t.Context(), `REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA jetbox FROM PUBLIC; REVOKE USAGE ON TYPE jetbox.message FROM PUBLIC`); err != nil {
+		t.Fatal(err)
+	}
+	for role, acts := range map[string][]string{
+		"jetbox_producer": {
+			`INSERT INTO jetbox.outbox (subject, payload, headers) VALUES ('jobs.a', '1', '{"a": "\u00fc"}')`,
+			`SELECT jetbox.enqueue('jobs.a', '1')`, `SELECT jetbox.schedule('jobs.a', '1', run_at => now())`,
+			`INSERT INTO jetbox.outboxevent (aggregatetype, aggregateid, type, payload) VALUES ('order', '17', 'placed', '1')`,
+		},
+		"jetbox_relay":    append(upkeep["jetbox_relay"], `SELECT jetbox.scheduled_is_due()`, `INSERT INTO jetbox.outbox (subject, payload) VALUES ('jobs.a', '1')`),
+		"jetbox_worker":   append(upkeep["jetbox_worker"], `SELECT jetbox.known('c', '{}', '{}')`, `SELECT ROW(NULL, 's', NULL, NULL, NULL, NULL, NULL, 1)::jetbox.message`),
+		"jetbox_api":      append(upkeep["jetbox_api"], `SELECT jetbox.message_status(jetbox.uuidv7())`, `SELECT jetbox.ended('{}')`),
+		"jetbox_operator": {`SELECT jetbox.message_status(jetbox.uuidv7())`, `SELECT * FROM jetbox.inbox_weeks()`},
+	} {
+		for _, sql := range acts {
+			if err := l.try(t, role, sql); err != nil {
+				t.Errorf("%s: %s: %v", role, sql, err)
 			}
 		}
 	}

@@ -47,9 +47,11 @@ CREATE FUNCTION jetbox.check_message() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
 	broken text;
 BEGIN
+	-- No pattern has a backslash: what it means is a setting of the session.
+	--
 	-- Postgres prepares an expression anew in each transaction, so a row of short
 	-- subject and JSON alone, as most are, is spared all but this one.
-	IF NEW.subject ~ '^[A-Za-z0-9-][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$'
+	IF NEW.subject ~ '^[A-Za-z0-9-][A-Za-z0-9_-]*([.][A-Za-z0-9_-]+)*$'
 		AND octet_length(NEW.subject) <= 32
 		AND octet_length(NEW.payload::text) <= 900000
 		AND num_nonnulls(NEW.key, NEW.headers, NEW.payload_bytes, NEW.content_type) = 0
@@ -57,8 +59,8 @@ BEGIN
 		RETURN NEW;
 	END IF;
 	broken := CASE
-		WHEN NEW.subject !~ '^[A-Za-z0-9-][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$'
-			OR octet_length(NEW.subject) > 32 AND NEW.subject ~ '(\..*){16}'
+		WHEN NEW.subject !~ '^[A-Za-z0-9-][A-Za-z0-9_-]*([.][A-Za-z0-9_-]+)*$'
+			OR octet_length(NEW.subject) > 32 AND NEW.subject ~ '([.].*){16}'
 			THEN 'subject_is_1_to_16_tokens_of_letters_digits_dash_underscore'
 		WHEN octet_length(NEW.subject) > 200
 			THEN 'subject_is_at_most_200_bytes'
@@ -66,9 +68,10 @@ BEGIN
 			THEN 'exactly_one_of_payload_and_payload_bytes'
 		WHEN octet_length(NEW.payload::text) > 900000
 			THEN 'payload_is_at_most_900000_bytes'
-		WHEN octet_length(NEW.key) NOT BETWEEN 1 AND 200 OR NEW.key <> btrim(NEW.key) OR NEW.key ~ '[\x01-\x1f\x7f]'
+		WHEN octet_length(NEW.key) NOT BETWEEN 1 AND 200 OR NEW.key <> btrim(NEW.key) OR NEW.key ~ E'[\x01-\x1f\x7f]'
 			THEN 'key_is_1_to_200_bytes_without_control_or_outer_space'
-		WHEN NOT jetbox.headers_are_strings(NEW.headers)
+		WHEN strpos(NEW.headers::text, chr(92) || 'u') > 0 AND NOT jetbox.escapes_are_text(NEW.headers)
+			OR NOT jetbox.headers_are_strings(NEW.headers)
 			THEN 'headers_is_an_object_of_strings'
 		WHEN NOT jetbox.headers_are_unreserved(NEW.headers)
 			THEN 'headers_has_no_nats_jetbox_status_description_content_type_name'

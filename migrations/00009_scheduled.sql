@@ -36,9 +36,19 @@ CREATE FUNCTION jetbox.schedule(
 	VALUES (schedule.subject, schedule.payload, schedule.key, schedule.headers, schedule.message_id, schedule.run_at)
 	RETURNING message_id
 $$;
+-- scheduled_is_due reports whether a message waits whose time has come; not, while
+-- someone locks the table: what asks renews the relay's lease as well.
+CREATE FUNCTION jetbox.scheduled_is_due() RETURNS boolean
+LANGUAGE plpgsql STABLE SET lock_timeout = '50ms' AS $$
+BEGIN
+	RETURN EXISTS (SELECT FROM jetbox.scheduled WHERE run_at <= now());
+EXCEPTION WHEN lock_not_available THEN
+	RETURN false;
+END $$;
 -- +goose StatementEnd
 
 -- +goose Down
+DROP FUNCTION jetbox.scheduled_is_due();
 DROP FUNCTION jetbox.schedule(text, json, text, json, uuid, timestamptz);
 DROP TABLE jetbox.scheduled;
 DROP FUNCTION jetbox.assign_message_id();

@@ -3,7 +3,9 @@
 -- Roles belong to the cluster: another database may have made this one already.
 DO $$
 BEGIN
-	CREATE ROLE jetbox_producer NOLOGIN;
+	IF to_regrole('jetbox_producer') IS NULL THEN -- CREATE ROLE asks for the right to before it looks
+		CREATE ROLE jetbox_producer NOLOGIN;
+	END IF;
 EXCEPTION
 	WHEN duplicate_object OR unique_violation THEN
 		NULL;
@@ -27,7 +29,9 @@ REVOKE ALL ON SCHEMA jetbox FROM jetbox_producer;
 -- +goose StatementBegin
 DO $$
 BEGIN
-	DROP ROLE jetbox_producer;
+	IF NOT EXISTS (SELECT FROM pg_auth_members WHERE roleid = to_regrole('jetbox_producer')) THEN
+		DROP ROLE jetbox_producer;
+	END IF; -- its members would have to be made so again
 EXCEPTION WHEN dependent_objects_still_exist OR insufficient_privilege THEN
 	NULL; -- another database still uses it, or it is not ours to drop
 END $$;

@@ -20,7 +20,7 @@ BEGIN
 	END IF;
 
 	SELECT CASE WHEN EXISTS (SELECT FROM jetbox.operator_action a
-			WHERE a.message_id = wanted AND a.action IN ('cancel', 'discard')
+			WHERE a.message_id = wanted AND a.action IN ('cancel', 'discard') AND NOT a.details ? 'scheduled'
 				AND coalesce(a.consumer, i.consumer) = i.consumer) THEN 'cancelled' ELSE 'done' END,
 		i.subject, i.consumer, i.result, i.processed_at
 	INTO status, subject, consumer, result, changed_at

@@ -11,7 +11,9 @@ BEGIN
 	FOREACH role IN ARRAY '{jetbox_relay,jetbox_worker,jetbox_api,jetbox_operator}'::text[] LOOP
 		LOOP
 			BEGIN
-				EXECUTE format('CREATE ROLE %I NOLOGIN', role);
+				IF to_regrole(role) IS NULL THEN -- CREATE ROLE asks for the right to before it looks
+					EXECUTE format('CREATE ROLE %I NOLOGIN', role);
+				END IF;
 			EXCEPTION
 				WHEN duplicate_object OR unique_violation THEN
 					NULL;
@@ -33,6 +35,18 @@ END $$;
 -- FOR UPDATE asks for the right to update a column. Where that is all it is for,
 -- the column is one that says nothing or, being an identity, takes no value.
 GRANT SELECT ON jetbox.migration TO jetbox_relay, jetbox_worker, jetbox_api, jetbox_operator;
+
+-- Whom PUBLIC's default right to functions has been taken from.
+GRANT EXECUTE ON FUNCTION jetbox.uuidv7(), jetbox.uuidv7_at(timestamptz), jetbox.announce(), jetbox.ring_doorbell(),
+	jetbox.escapes_are_text(json), jetbox.headers_are_strings(json), jetbox.headers_are_unreserved(json)
+	TO jetbox_producer, jetbox_relay, jetbox_worker, jetbox_api, jetbox_operator;
+GRANT EXECUTE ON FUNCTION jetbox.enqueue(text, json, text, json, uuid),
+	jetbox.schedule(text, json, text, json, uuid, timestamptz) TO jetbox_producer, jetbox_worker, jetbox_api, jetbox_operator;
+GRANT EXECUTE ON FUNCTION jetbox.known(text, uuid[], date[]) TO jetbox_worker;
+GRANT EXECUTE ON FUNCTION jetbox.inbox_weeks() TO jetbox_relay, jetbox_worker, jetbox_api, jetbox_operator;
+GRANT EXECUTE ON FUNCTION jetbox.message_status(uuid), jetbox.ended(uuid[]) TO jetbox_api, jetbox_operator;
+GRANT EXECUTE ON FUNCTION jetbox.scheduled_is_due() TO jetbox_relay;
+GRANT USAGE ON TYPE jetbox.message TO jetbox_worker;
 
 -- The relay reads payloads, writes the ledger and empties the ring; it can change
 -- no message.
@@ -86,7 +100,9 @@ BEGIN
 		EXECUTE format('REVOKE ALL ON ALL FUNCTIONS IN SCHEMA jetbox FROM %I', role);
 		EXECUTE format('REVOKE ALL ON SCHEMA jetbox FROM %I', role);
 		BEGIN
-			EXECUTE format('DROP ROLE %I', role);
+			IF NOT EXISTS (SELECT FROM pg_auth_members WHERE roleid = to_regrole(role)) THEN
+				EXECUTE format('DROP ROLE %I', role);
+			END IF; -- its members would have to be made so again
 		EXCEPTION WHEN dependent_objects_still_exist OR insufficient_privilege THEN
 			NULL; -- another database still uses it, or it is not ours to drop
 		END;

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -60,6 +61,30 @@ func TestOutbox_RefusesABadSubject(t *testing.T) {
 	}
 }
 
+// What a backslash means in a string is a setting of the session, also for the
+// bodies of functions.
+func TestOutbox_HasTheSameRulesWhateverBackslashesMean(t *testing.T) {
+	t.Parallel()
+	db := testenv.Database(t)
+	rollback(t, db, func(tx pgx.Tx) {
+		must(t, tx, `SET LOCAL standard_conforming_strings = off`)
+		must(t, tx, `INSERT INTO jetbox.outbox (subject, payload) VALUES ('jobs.email.transactional.receipt.send.again', '1')`)
+		must(t, tx, `INSERT INTO jetbox.outbox (subject, payload, headers) VALUES ('jobs.a', '1', '{"a": "x ü"}')`)
+		for rule, values := range map[string]string{
+			badSubject: `'jobs.x' || chr(10) || 'y', '1', NULL, NULL`,
+			badKey:     `'jobs.x', '1', 'a' || chr(1) || 'b', NULL`,
+			badHeaders: `'jobs.x', '1', NULL, json_build_object('a', 'x' || chr(13))`,
+		} {
+			must(t, tx, `SAVEPOINT s`)
+			_, err := tx.Exec(t.Context(), `INSERT INTO jetbox.outbox (subject, payload, key, headers) VALUES (`+values+`)`)
+			if e, ok := errors.AsType[*pgconn.PgError](err); !ok || e.ConstraintName != rule {
+				t.Errorf("%s = %v, want %s", values, err, rule)
+			}
+			must(t, tx, `ROLLBACK TO SAVEPOINT s`)
+		}
+	})
+}
+
 func TestOutbox_RefusesABadRow(t *testing.T) {
 	t.Parallel()
 	db := testenv.Database(t)
@@ -89,7 +114,9 @@ func TestOutbox_RefusesABadRow(t *testing.T) {
 		"header name with a colon":    {checkViolation, badHeaders, `payload, headers`, `'1', '{"a:b": "x"}'`},
 		"header name with a line end": {checkViolation, badHeaders, `payload, headers`, `'1', '{"a\r\nb": "x"}'`},
 		"header value with line end":  {checkViolation, badHeaders, `payload, headers`, `'1', '{"a": "x\r\ny"}'`},
-		"header value with zero":      {"22P05", "", `payload, headers`, `'1', '{"a": "\u0000"}'`},
+		"header value with zero":      {checkViolation, badHeaders, `payload, headers`, `'1', '{"a": "\u0000"}'`},
+		"half a surrogate pair":       {checkViolation, badHeaders, `payload, headers`, `'1', '{"a": "\ud800"}'`},
+		"zero in a header's name":     {checkViolation, badHeaders, `payload, headers`, `'1', '{"\u0000": "x"}'`},
 		"duplicate window's header":   {checkViolation, reservedHeaders, `payload, headers`, `'1', '{"Nats-Msg-Id": "x"}'`},
 		"stream-wiping header":        {checkViolation, reservedHeaders, `payload, headers`, `'1', '{"nats-rollup": "all"}'`},
 		"our header":                  {checkViolation, reservedHeaders, `payload, headers`, `'1', '{"JETBOX-Key": "x"}'`},

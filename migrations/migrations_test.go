@@ -1,6 +1,7 @@
 package migrations_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -177,4 +178,32 @@ func catalog(t *testing.T, conn *pgx.Conn) []string {
 		t.Fatal(err)
 	}
 	return list
+}
+
+// An owner that may not create roles needs none created.
+func TestUp_TakesRolesThatAnAdministratorHasMade(t *testing.T) {
+	t.Parallel()
+	testenv.Database(t) // the roles exist from here on
+	cfg := testenv.EmptyDatabase(t)
+	admin, err := pgx.ConnectConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := cfg.Database + "_owner"
+	for _, sql := range []string{"CREATE ROLE " + owner + " LOGIN PASSWORD 'x'", "ALTER DATABASE " + cfg.Database + " OWNER TO " + owner} {
+		if _, err := admin.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		ctx := context.Background()
+		_, err := admin.Exec(ctx, "REASSIGN OWNED BY "+owner+" TO CURRENT_USER; DROP OWNED BY "+owner+"; DROP ROLE "+owner)
+		if err := errors.Join(err, admin.Close(ctx)); err != nil {
+			t.Error(err)
+		}
+	})
+	cfg.User, cfg.Password = owner, "x"
+	if n, err := migrations.Up(t.Context(), cfg); err != nil || n == 0 {
+		t.Errorf("Up = %d, %v, want the schema", n, err)
+	}
 }

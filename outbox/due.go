@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -45,7 +46,7 @@ func moveDue(ctx context.Context, conn *pgx.Conn) error {
 	for {
 		tag, err := conn.Exec(ctx, moveDueSQL, dueRows)
 		switch {
-		case BrokenRule(err) != "":
+		case refusal(err) != "":
 			err = moveOneByOne(ctx, conn)
 		case err == nil && tag.RowsAffected() < dueRows:
 			return nil
@@ -87,10 +88,23 @@ func moveOne(ctx context.Context, tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, moveSQL, id)
 		return err
 	})
-	if rule := BrokenRule(err); rule != "" {
-		return buryDue(ctx, tx, id, rule)
+	if reason := refusal(err); reason != "" {
+		return buryDue(ctx, tx, id, reason)
 	}
 	return err
+}
+
+// refusal says why the outbox takes a row at no time, for a rule or because a value
+// cannot be read; empty where err says no such thing. The text of an error might
+// hold part of the row.
+func refusal(err error) string {
+	if rule := BrokenRule(err); rule != "" {
+		return rule
+	}
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && (strings.HasPrefix(e.Code, "22") || strings.HasPrefix(e.Code, "23")) {
+		return "SQLSTATE " + e.Code
+	}
+	return ""
 }
 
 // BrokenRule is the constraint by which the outbox refused a message, as err of its
@@ -105,7 +119,7 @@ func BrokenRule(err error) string {
 const takeDueSQL = `DELETE FROM jetbox.scheduled WHERE id = $1 RETURNING ` + rowColumns
 
 // buryDue makes a dead letter of a scheduled message.
-func buryDue(ctx context.Context, tx pgx.Tx, id int64, rule string) error {
+func buryDue(ctx context.Context, tx pgx.Tx, id int64, reason string) error {
 	rows, err := tx.Query(ctx, takeDueSQL, binaryFormat, id)
 	if err != nil {
 		return err
@@ -115,7 +129,7 @@ func buryDue(ctx context.Context, tx pgx.Tx, id int64, rule string) error {
 	for rows.Next() {
 		r := a.scan(rows.RawValues())
 		r.id = 0 // of the other table
-		b.bury(&r, errors.New("the outbox refuses it: "+rule))
+		b.bury(&r, errors.New("the outbox refuses it: "+reason))
 	}
 	if err := rows.Err(); err != nil {
 		return err

@@ -133,6 +133,30 @@ func TestLease_EndsThoughTheClockWasSetBack(t *testing.T) {
 	}
 }
 
+// As VACUUM FULL locks it, or a producer.
+func TestLease_IsRenewedWhileTheScheduledMessagesAreLocked(t *testing.T) {
+	t.Parallel()
+	a, b := twoConns(t)
+	l := &lease{conn: a, owner: "first", ttl: time.Minute}
+	if err := l.acquire(t.Context(), func() {}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Exec(t.Context(), `INSERT INTO jetbox.scheduled (subject, payload, run_at) VALUES ('jobs.a', '1', now())`); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := l.renew(t.Context()); err != nil || !p.due {
+		t.Errorf("renew = %+v, %v, want a message that is due", p, err)
+	}
+	if _, err := b.Exec(t.Context(), `BEGIN; LOCK TABLE jetbox.scheduled`); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if p, err := l.renew(ctx); err != nil || p.due {
+		t.Errorf("renew behind a lock = %+v, %v, want it done, and nothing due", p, err)
+	}
+}
+
 func TestLease_PassesAtOnceWhenItIsGivenBack(t *testing.T) {
 	t.Parallel()
 	a, b := twoConns(t)

@@ -102,7 +102,7 @@ const renewLeaseSQL = `
 UPDATE jetbox.relay_lease
 SET renewed_at = clock_timestamp(), expires_at = clock_timestamp() + @ttl
 WHERE epoch = @epoch AND owner = @owner
-RETURNING EXISTS (SELECT FROM jetbox.scheduled WHERE run_at <= now()), coalesce(paused_until > clock_timestamp(), false)`
+RETURNING jetbox.scheduled_is_due(), coalesce(paused_until > clock_timestamp(), false)`
 
 // renew prolongs the lease, unless another relay has taken it.
 func (l *lease) renew(ctx context.Context) (p pulse, err error) {

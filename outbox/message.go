@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -86,7 +87,7 @@ func (c *columns) add(m Message) error {
 	if err != nil {
 		return err
 	}
-	headers, err := jsonText(m.Headers, len(m.Headers) > 0)
+	headers, err := headerText(m.Headers)
 	if err != nil {
 		return fmt.Errorf("headers: %w", err)
 	}
@@ -109,6 +110,16 @@ func (m Message) id() (uuid.UUID, error) {
 		return m.ID, nil
 	}
 	return uuid.NewV7()
+}
+
+// headerText refuses what encoding/json would write as other characters.
+func headerText(headers map[string]string) (*string, error) {
+	for name, value := range headers {
+		if !utf8.ValidString(name) || !utf8.ValidString(value) {
+			return nil, fmt.Errorf("%q is not UTF-8", name)
+		}
+	}
+	return jsonText(headers, len(headers) > 0)
 }
 
 func jsonText(v any, present bool) (*string, error) {

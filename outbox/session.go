@@ -142,7 +142,7 @@ var (
 	// them. What a relay holds whose machine is gone, or which is frozen, would else
 	// be in the next one's way for hours.
 	sessionParams = map[string]string{
-		"jit": "off", "idle_in_transaction_session_timeout": "5s",
+		"client_encoding": "UTF8", "jit": "off", "idle_in_transaction_session_timeout": "5s",
 		"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3", "tcp_user_timeout": "10s",
 	}
 	// A plan made while a child of the ring was empty would scan it sequentially

@@ -60,6 +60,7 @@ func parseDatabase(dsn, name string) (*pgxpool.Config, error) {
 	if cfg.ConnConfig.RuntimeParams["application_name"] == "" {
 		cfg.ConnConfig.RuntimeParams["application_name"] = "jetbox " + name
 	}
+	cfg.ConnConfig.RuntimeParams["client_encoding"] = "UTF8" // pgx takes what the server says for that
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 	}

@@ -151,58 +151,64 @@ func (c deadChoice) change(ctx context.Context, w world, d deadChange) error {
 		case n == 0 && len(f.IDs) > 0:
 			return errors.New("none of these messages is a dead letter")
 		case c.DryRun:
-			return d.foresee(ctx, w, conn, f, n)
+			out, err := d.foresee(ctx, conn, f, n)
+			if err != nil {
+				return err
+			}
+			return c.report(w, out, fmt.Sprintf("would %s %d", d.verb, out.Messages), "their IDs are older than the inbox remembers")
 		}
-		if err := repeat(ctx, w, conn, d, f); err != nil {
+		out, err := d.repeat(ctx, w, conn, f)
+		if err != nil {
 			return err
 		}
-		if n, err = deadletter.CountMatching(ctx, conn, f); err != nil {
-			return err
-		}
-		return sayWhatStays(w, n, "refused above, or their IDs are older than the inbox remembers")
+		return c.report(w, out, fmt.Sprintf("%s: %d", d.verb, out.Messages), "refused above, or their IDs are older than the inbox remembers")
 	})
 }
 
-// foresee says how many of the n letters that f chooses d would change.
-func (d deadChange) foresee(ctx context.Context, w world, conn *pgx.Conn, f deadletter.Filter, n int64) error {
-	fit, err := d.fits(ctx, conn, f)
-	if err != nil {
-		return err
-	}
-	fits, err := deadletter.CountMatching(ctx, conn, fit)
-	if err != nil {
-		return err
-	}
-	if _, err := fmt.Fprintf(w.stdout, "would %s %d\n", d.verb, fits); err != nil {
-		return err
-	}
-	return sayWhatStays(w, n-fits, "their IDs are older than the inbox remembers")
+// deadChanged is what came of a change, or would.
+type deadChanged struct {
+	Action   string `json:"action"`
+	DryRun   bool   `json:"dry_run"`
+	Messages int64  `json:"messages"`
+	StayDead int64  `json:"stay_dead"` // letters
 }
 
-func sayWhatStays(w world, n int64, why string) (err error) {
-	if n > 0 {
-		_, err = fmt.Fprintf(w.stderr, "%d stay dead: %s\n", n, why)
+func (c deadChoice) report(w world, out deadChanged, line, why string) error {
+	err := c.say(w, out, line)
+	if out.StayDead > 0 && err == nil {
+		_, err = fmt.Fprintf(w.stderr, "%d stay dead: %s\n", out.StayDead, why)
 	}
 	return err
 }
 
+// foresee says how many of the n letters that f chooses d would change.
+func (d deadChange) foresee(ctx context.Context, conn *pgx.Conn, f deadletter.Filter, n int64) (out deadChanged, err error) {
+	fit, err := d.fits(ctx, conn, f)
+	if err != nil {
+		return out, err
+	}
+	fits, err := deadletter.CountMatching(ctx, conn, fit)
+	return deadChanged{Action: d.verb, DryRun: true, Messages: fits, StayDead: n - fits}, err
+}
+
 // repeat repeats d's step until it finds nothing more, and says what came of it.
-func repeat(ctx context.Context, w world, conn *pgx.Conn, d deadChange, f deadletter.Filter) error {
-	total := 0
+func (d deadChange) repeat(ctx context.Context, w world, conn *pgx.Conn, f deadletter.Filter) (done deadChanged, err error) {
+	done.Action = d.verb
 	for more := true; more; {
 		out, err := d.step(ctx, conn, actor(), f, batch)
 		if err != nil {
-			return err
+			return done, err
 		}
-		total += len(out.Messages)
+		done.Messages += int64(len(out.Messages))
 		for _, r := range out.Refused {
 			_, _ = fmt.Fprintf(w.stderr, "%s stays dead: %s\n", r.ID, r.Rule)
 			f.Except = append(f.Except, r.ID)
 		}
 		more = len(out.Messages)+len(out.Refused) > 0
 	}
-	_, err := fmt.Fprintf(w.stdout, "%s: %d\n", d.verb, total)
-	return err
+	f.Except = nil // they are among those that stay
+	done.StayDead, err = deadletter.CountMatching(ctx, conn, f)
+	return done, err
 }
 
 type deadRedriveCommand struct{ deadChoice }

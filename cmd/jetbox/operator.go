@@ -78,6 +78,15 @@ func show[T any](f operatorFlags, w world, header string, rows []T, line func(T)
 	return table.Flush()
 }
 
+// say writes what a verb has done: as one JSON object, or as a line.
+func (f operatorFlags) say(w world, done any, line string) error {
+	if f.JSON {
+		return json.NewEncoder(w.stdout).Encode(done)
+	}
+	_, err := fmt.Fprintln(w.stdout, line)
+	return err
+}
+
 func atLeastOne(limit int) error {
 	if limit < 1 {
 		return mistakes{fmt.Errorf("--limit %d: want 1 or more", limit)}

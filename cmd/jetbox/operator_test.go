@@ -271,3 +271,45 @@ func rewrite(t *testing.T, path, from, to string) {
 		t.Fatal(err)
 	}
 }
+
+func TestVerbs_SayInJSONWhatTheyHaveDone(t *testing.T) {
+	t.Parallel()
+	i := install(t, "")
+	execute(t, i.db, `INSERT INTO jetbox.dead_letter (message_id, consumer, subject, payload, reason)
+		SELECT jetbox.uuidv7(), 'worker', 'jobs.' || n, '1', 'broken' FROM generate_series(1, 2) n`)
+	id := one[uuid.UUID](t, i.db, `SELECT jetbox.schedule('jobs.a', '1', run_at => now() + interval '1 hour')`)
+	for _, c := range []struct{ args, want string }{
+		{"dead redrive --subject jobs.1 --dry-run", `{"action":"redrive","dry_run":true,"messages":1,"stay_dead":0}`},
+		{"dead redrive --subject jobs.1", `{"action":"redrive","dry_run":false,"messages":1,"stay_dead":0}`},
+		{"dead discard --all --yes", `{"action":"discard","dry_run":false,"messages":1,"stay_dead":0}`},
+		{"schedule cancel " + id.String(), `{"cancelled":"` + id.String() + `"}`},
+		{"pause relay", `{"action":"pause","what":"relay"}`},
+		{"resume relay", `{"action":"resume","what":"relay"}`},
+		{"token create shop", `{"name":"shop","token":"`},
+		{"token revoke shop", `{"revoked":"shop"}`},
+	} {
+		if got := succeed(t, i.with(nil), append(strings.Fields(c.args), "--json")...); !strings.HasPrefix(got, c.want) || !json.Valid([]byte(got)) {
+			t.Errorf("jetbox %s --json = %s, want %s", c.args, got, c.want)
+		}
+	}
+}
+
+func TestVerbs_RefuseTextThatNothingCouldCarry(t *testing.T) {
+	t.Parallel()
+	i := install(t, "")
+	for _, args := range [][]string{
+		{"tail", "jobs..a"},
+		{"tail", "jobs a"},
+		{"tail", "jobs.>.a"},
+		{"tail", "jobs."},
+		{"send", "jobs.a", "\"\xff\""},
+		{"send", "jobs.a", "1", "--header", "from=\xff"},
+	} {
+		if code, _, stderr := invoke(t, i.with(nil), args...); code != exitUsage {
+			t.Errorf("jetbox %q = %d %q, want %d", args, code, stderr, exitUsage)
+		}
+	}
+	if n := one[int](t, i.db, `SELECT count(*) FROM jetbox.outbox`); n != 0 {
+		t.Errorf("%d messages were enqueued, want none", n)
+	}
+}

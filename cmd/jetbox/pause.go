@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -54,11 +55,19 @@ func (f pauseFlags) setRelay(ctx context.Context, w world, action string, d time
 			}
 			return operator.Record(ctx, tx, operator.Action{Actor: actor(), Action: action, Details: json.RawMessage(`{"what": "relay"}`)})
 		})
-		if err == nil {
-			_, err = fmt.Fprintf(w.stdout, "%s: relay\n", action)
+		if err != nil {
+			return err
 		}
-		return err
+		return f.say(w, paused{Action: action, What: "relay"}, action+": relay")
 	})
+}
+
+// paused is what was held, or goes on.
+type paused struct {
+	Action   string `json:"action"`
+	What     string `json:"what"`
+	Consumer string `json:"consumer,omitempty"`
+	Stream   string `json:"stream,omitempty"`
 }
 
 // setConsumer tells the broker, which keeps it over restarts of all parts, and
@@ -82,7 +91,8 @@ func (f pauseFlags) setConsumer(ctx context.Context, w world, action string, d t
 		if err != nil {
 			return place.missing(err)
 		}
-		_, _ = fmt.Fprintf(w.stdout, "%s: consumer %s of stream %s\n", action, place.name, place.stream)
-		return operator.Record(ctx, conn, operator.Action{Actor: actor(), Action: action, Consumer: &place.name})
+		said := f.say(w, paused{Action: action, What: "consumer", Consumer: place.name, Stream: place.stream},
+			fmt.Sprintf("%s: consumer %s of stream %s", action, place.name, place.stream))
+		return errors.Join(said, operator.Record(ctx, conn, operator.Action{Actor: actor(), Action: action, Consumer: &place.name}))
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/alecthomas/kong"
 
@@ -55,6 +56,11 @@ Try it with nothing but this binary: jetbox up`
 
 // run is main without the globals, so a test can start the whole daemon.
 func run(ctx context.Context, args []string, w world) int {
+	for i, arg := range args {
+		if !utf8.ValidString(arg) { // what reads them would make other characters of it
+			return report(w, mistakes{fmt.Errorf("argument %d is not UTF-8", i+1)})
+		}
+	}
 	helped := false
 	parser, err := newParser(ctx, w, func(int) { helped = true })
 	if err != nil {

@@ -54,6 +54,9 @@ func (c scheduleCancelCommand) Run(ctx context.Context, w world) error {
 			if errors.Is(err, outbox.ErrNotScheduled) {
 				err = fmt.Errorf("message %s is not scheduled, or no longer", id)
 			}
+			if err == nil {
+				err = c.say(w, map[string]any{"cancelled": id}, "cancelled: "+id.String())
+			}
 			errs = append(errs, err)
 		}
 		return errors.Join(errs...)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -21,7 +22,13 @@ type tailCommand struct {
 // lookEvery is how soon a line follows what it tells.
 const lookEvery = 500 * time.Millisecond
 
+// pattern has tokens with dots between them, the last of which may be >.
+var pattern = regexp.MustCompile(`^([^\s.*>]+|\*)(\.([^\s.*>]+|\*))*(\.>)?$|^>?$`)
+
 func (c tailCommand) Run(ctx context.Context, w world) error {
+	if !pattern.MatchString(c.Subject) {
+		return mistakes{fmt.Errorf("%q is not a subject such as jobs.email or jobs.>: no message could match", c.Subject)}
+	}
 	return c.with(ctx, w, func(conn *pgx.Conn) error {
 		tail, err := operator.NewTail(ctx, conn, c.Subject)
 		for err == nil && wait.Sleep(ctx, lookEvery) {

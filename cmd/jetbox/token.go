@@ -46,8 +46,7 @@ func (c tokenCreateCommand) Run(ctx context.Context, w world) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintln(w.stdout, secret)
-		return err
+		return c.say(w, map[string]string{"name": c.Name, "token": secret}, secret)
 	})
 }
 
@@ -78,7 +77,10 @@ func (c tokenRevokeCommand) Run(ctx context.Context, w world) error {
 		if errors.Is(err, api.ErrNoToken) {
 			return mistakes{err}
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return c.say(w, map[string]string{"revoked": c.Name}, "revoked: "+c.Name)
 	})
 }
 

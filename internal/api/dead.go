@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"reflect"
 	"time"
@@ -47,7 +48,11 @@ type Redrive struct {
 	Reason   string     `json:"reason,omitempty" doc:"A part of the reason"`
 	Before   *time.Time `json:"before,omitempty" doc:"Letters that died before; give the answer's before in the next request, or those that die again come again"`
 	Limit    int        `json:"limit,omitempty" minimum:"1" maximum:"500" doc:"At most so many in one request; 100 if absent"`
+	// Without it, as many as a request takes would hide all that died later.
+	Except []uuid.UUID `json:"except,omitempty" maxItems:"1000" doc:"Not these messages, such as those that the answers so far refused"`
 }
+
+const maxExcept = 1000
 
 type redriveManyInput struct {
 	RawBody []byte `contentType:"application/json"`
@@ -177,7 +182,7 @@ func (a *API) redriveMany(ctx context.Context, in *redriveManyInput) (*redriveMa
 }
 
 func parseRedrive(body []byte) (f deadletter.Filter, limit int, err error) {
-	if _, err := parseObject(body, "consumer", "subject", "reason", "before", "limit"); err != nil {
+	if _, err := parseObject(body, "consumer", "subject", "reason", "before", "limit", "except"); err != nil {
 		return f, 0, err
 	}
 	r := Redrive{Limit: 100}
@@ -187,7 +192,10 @@ func parseRedrive(body []byte) (f deadletter.Filter, limit int, err error) {
 	if r.Limit < 1 || r.Limit > 500 {
 		return f, 0, badJSON("/limit", "is not 1 to 500")
 	}
-	f = deadletter.Filter{Consumer: r.Consumer, Subject: r.Subject, Reason: r.Reason}
+	if len(r.Except) > maxExcept {
+		return f, 0, badJSON("/except", fmt.Sprintf("names more than %d messages", maxExcept))
+	}
+	f = deadletter.Filter{Consumer: r.Consumer, Subject: r.Subject, Reason: r.Reason, Except: r.Except}
 	if r.Before != nil {
 		f.Before = *r.Before
 	}

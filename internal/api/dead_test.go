@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -85,6 +86,33 @@ func TestRedrive_RepeatedSendsOnce(t *testing.T) {
 	}
 	if n := s.count(`SELECT count(*) FROM jetbox.outbox WHERE message_id = $1`, id); n != 2 {
 		t.Errorf("%d rows, want the first and one more", n)
+	}
+}
+
+// As many letters as a request takes, which no outbox takes, hide no other.
+func TestRedriveMany_GetsPastWhatIsRefused(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	for n := range 3 {
+		s.execute(`INSERT INTO jetbox.dead_letter (message_id, consumer, subject, payload, reason, died_at)
+			VALUES (jetbox.uuidv7(), 'worker', CASE $1::int WHEN 0 THEN 'jobs.a' ELSE 'jobs. a' END, '1', 'broken', now() - ($1 + 1) * interval '1 hour')`, n)
+	}
+	var out struct {
+		IDs     []string
+		Refused []struct{ ID string }
+	}
+	a := s.do("POST", "/dead/redrive", `{"limit": 2}`)
+	if err := json.Unmarshal([]byte(a.body), &out); err != nil || len(out.IDs) != 0 || len(out.Refused) != 2 {
+		t.Fatalf("redrive = %d %s, want two refused", a.code, a.body)
+	}
+	a = s.do("POST", "/dead/redrive", fmt.Sprintf(`{"limit": 2, "except": [%q, %q]}`, out.Refused[0].ID, out.Refused[1].ID))
+	if err := json.Unmarshal([]byte(a.body), &out); err != nil || len(out.IDs) != 1 {
+		t.Errorf("redrive but for these = %d %s, want the good one", a.code, a.body)
+	}
+	for _, except := range []string{`["x"]`, `"x"`, "[" + strings.Repeat(`"`+out.Refused[0].ID+`",`, 1000) + `"` + out.Refused[1].ID + `"]`} {
+		if a := s.do("POST", "/dead/redrive", `{"except": `+except+`}`); a.code != 400 && a.code != 422 {
+			t.Errorf("redrive except %.20s = %d %s, want a refusal", except, a.code, a.body)
+		}
 	}
 }
 

@@ -141,6 +141,22 @@ func TestReadStatus_AsksTheOutboxByItsBRIN(t *testing.T) {
 	}
 }
 
+func TestStatus_OfWhatWasCancelledBeforeItsTimeAndDoneLaterIsDone(t *testing.T) {
+	t.Parallel()
+	db := testenv.Database(t)
+	id := one[uuid.UUID](t, db, `SELECT jetbox.schedule('jobs.a', '1', run_at => now() + interval '1 hour')`)
+	if err := operator.Cancel(t.Context(), db, someone, id, "worker"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec(t.Context(), `INSERT INTO jetbox.inbox (message_id, consumer, day, subject)
+		VALUES ($1, 'worker', (now() AT TIME ZONE 'UTC')::date, 'jobs.a')`, id); err != nil {
+		t.Fatal(err)
+	}
+	if got := state(t, db, id); got != operator.Done {
+		t.Errorf("status = %s, want %s", got, operator.Done)
+	}
+}
+
 func TestCancel_EndsWhatIsNotProcessed(t *testing.T) {
 	t.Parallel()
 	db := testenv.Database(t)

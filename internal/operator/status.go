@@ -92,11 +92,11 @@ func (e *StateError) Error() string { return "operator: message is " + e.Status.
 // that is done, dead or unknown; one that is cancelled stays so.
 func Cancel(ctx context.Context, db DB, actor string, id uuid.UUID, consumers ...string) error {
 	err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
-		err := outbox.CancelScheduled(ctx, tx, id)
-		if errors.Is(err, outbox.ErrNotScheduled) {
-			err = cancelSent(ctx, tx, id, consumers)
+		err := cancelScheduled(ctx, tx, actor, id)
+		if !errors.Is(err, outbox.ErrNotScheduled) {
+			return err
 		}
-		if err != nil {
+		if err := cancelSent(ctx, tx, id, consumers); err != nil {
 			return err
 		}
 		return Record(ctx, tx, Action{Actor: actor, Action: ActionCancel, MessageID: &id})
@@ -116,12 +116,16 @@ func Cancel(ctx context.Context, db DB, actor string, id uuid.UUID, consumers ..
 
 // CancelScheduled ends a message that waits for its time, and no other.
 func CancelScheduled(ctx context.Context, db DB, actor string, id uuid.UUID) error {
-	return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
-		if err := outbox.CancelScheduled(ctx, tx, id); err != nil {
-			return err
-		}
-		return Record(ctx, tx, Action{Actor: actor, Action: ActionCancel, MessageID: &id})
-	})
+	return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error { return cancelScheduled(ctx, tx, actor, id) })
+}
+
+// cancelScheduled says in the audit that nothing stands in the inbox for id: it may
+// be enqueued again, and is then what becomes of it.
+func cancelScheduled(ctx context.Context, tx pgx.Tx, actor string, id uuid.UUID) error {
+	if err := outbox.CancelScheduled(ctx, tx, id); err != nil {
+		return err
+	}
+	return Record(ctx, tx, Action{Actor: actor, Action: ActionCancel, MessageID: &id, Details: details(map[string]any{"scheduled": true})})
 }
 
 func cancelSent(ctx context.Context, tx pgx.Tx, id uuid.UUID, consumers []string) error {
