@@ -39,7 +39,8 @@ CREATE TABLE jetbox.relay_lease (
 	epoch      bigint      NOT NULL,
 	owner      text        NOT NULL,
 	renewed_at timestamptz NOT NULL DEFAULT 'epoch',
-	expires_at timestamptz NOT NULL
+	expires_at timestamptz NOT NULL,
+	cluster    bigint -- whose transactions the ledger's snapshots are of
 ) WITH (fillfactor = 10);
 INSERT INTO jetbox.relay_lease (epoch, owner, expires_at) VALUES (0, '', 'epoch');
 

@@ -23,5 +23,14 @@ CREATE TABLE jetbox.dead_letter (
 CREATE INDEX dead_letter_died_at ON jetbox.dead_letter (died_at);
 CREATE INDEX dead_letter_outbox_id ON jetbox.dead_letter (outbox_id) WHERE outbox_id IS NOT NULL;
 
+-- take_back removes what the relay set aside of ids, which it publishes after all:
+-- a replay has found a stream that takes them. It may remove no other letters.
+CREATE FUNCTION jetbox.take_back(ids uuid[]) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = jetbox, pg_temp AS $$
+	DELETE FROM jetbox.dead_letter WHERE consumer = '$relay' AND message_id = ANY (ids)
+$$;
+REVOKE EXECUTE ON FUNCTION jetbox.take_back(uuid[]) FROM PUBLIC;
+
 -- +goose Down
+DROP FUNCTION jetbox.take_back(uuid[]);
 DROP TABLE jetbox.dead_letter;

@@ -54,9 +54,9 @@ GRANT SELECT, INSERT (message_id, subject, key, headers, payload, payload_bytes,
 GRANT SELECT, TRUNCATE ON jetbox.outbox_0, jetbox.outbox_1, jetbox.outbox_2, jetbox.outbox_3,
 	jetbox.outbox_4, jetbox.outbox_5, jetbox.outbox_6, jetbox.outbox_7 TO jetbox_relay;
 GRANT USAGE, SELECT, UPDATE ON SEQUENCE jetbox.outbox_id_seq TO jetbox_relay;
-GRANT EXECUTE ON FUNCTION jetbox.summarize_outbox(int, bigint) TO jetbox_relay;
+GRANT EXECUTE ON FUNCTION jetbox.summarize_outbox(int, bigint), jetbox.take_back(uuid[]) TO jetbox_relay;
 GRANT SELECT, INSERT, DELETE ON jetbox.relay_batch TO jetbox_relay;
-GRANT SELECT, UPDATE (epoch, owner, renewed_at, expires_at) ON jetbox.relay_lease TO jetbox_relay;
+GRANT SELECT, UPDATE (epoch, owner, renewed_at, expires_at, cluster) ON jetbox.relay_lease TO jetbox_relay;
 GRANT SELECT, DELETE, UPDATE (id) ON jetbox.scheduled TO jetbox_relay;
 GRANT SELECT, INSERT, UPDATE ON jetbox.dead_letter TO jetbox_relay;
 GRANT SELECT (message_id, consumer, day) ON jetbox.inbox TO jetbox_relay;

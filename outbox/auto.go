@@ -135,7 +135,7 @@ func (t *timedRoute) publish(ctx context.Context, msgs []*nats.Msg) (int, uint64
 	start := time.Now()
 	n, seq, err := t.route.publish(ctx, msgs)
 	if err == nil {
-		t.learn(max(time.Since(start)/time.Duration(len(msgs)), 1))
+		t.learn(max(time.Since(start)/time.Duration(n), 1))
 	}
 	return n, seq, err
 }

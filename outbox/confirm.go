@@ -22,6 +22,10 @@ type confirmation struct {
 	stream, consumer string // empty: nobody confirms
 	seq              int64  // batches up to here are confirmed
 	epoch            int64  // of the lease under which they were
+
+	// goesTo says whether a subject's messages are published to a stream: those that
+	// share a batch with them may be another's.
+	goesTo func(stream, subject string) bool
 }
 
 // goOn is called when a session begins, at batch seq of the ledger: it confirms
@@ -183,7 +187,7 @@ func (c *confirmation) gone(ctx context.Context, conn querier, b ledgerRange, fi
 	var ids []int64
 	var messageIDs []uuid.UUID
 	_, err = pgx.ForEachRow(rows, []any{&id, &messageID, &subject}, func() error {
-		if takes(filters, subject) {
+		if c.goesTo(c.stream, subject) && takes(filters, subject) {
 			ids, messageIDs = append(ids, id), append(messageIDs, messageID)
 		}
 		return nil

@@ -47,12 +47,31 @@ func TestConfirmation_MissesNoLossAndTakesNoDecisionForOne(t *testing.T) {
 		},
 	} {
 		exec(tt.does)
-		c := confirmation{stream: "S", consumer: "w"}
+		c := confirmation{stream: "S", consumer: "w", goesTo: func(string, string) bool { return true }}
 		_, got, err := c.missing(t.Context(), conn, settled{filters: []string{"ours.>"}, upTo: 10}, time.Now())
 		if err != nil || got != tt.want {
 			t.Errorf("%s: missing from batch %d, %v, want %d", tt.what, got, err, tt.want)
 		}
 		exec(tt.undoes)
+	}
+}
+
+// A batch may go to several streams, and a consumer's filter may be wider than its
+// stream's subjects.
+func TestConfirmation_MissesNothingThatWentToAnotherStream(t *testing.T) {
+	t.Parallel()
+	conn := openConn(t, testenv.Database(t))
+	for _, sql := range []string{`INSERT INTO jetbox.outbox (subject, payload) VALUES ('others.x', '1')`, oneBatchSQL} {
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := &publisher{targets: []*target{{name: "S", subjects: []string{"ours.>"}}, {name: "T", subjects: []string{"others.>"}}}}
+	for _, filters := range [][]string{nil, {">"}, {"*.x"}} {
+		c := confirmation{stream: "S", consumer: "w", goesTo: p.goesTo}
+		if _, got, err := c.missing(t.Context(), conn, settled{filters: filters, upTo: 10}, time.Now()); err != nil || got != 0 {
+			t.Errorf("filters %v: missing from batch %d, %v, want nothing", filters, got, err)
+		}
 	}
 }
 

@@ -129,6 +129,29 @@ func TestRelay_PublishesAgainWhatADeletedStreamHeld(t *testing.T) {
 	}
 }
 
+// What no stream took is in one now.
+func TestReplay_TakesBackTheLettersOfWhatItPublishes(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	narrow := l.stream
+	narrow.Subjects = []string{l.prefix + ".a"}
+	stop := l.relay(func(c *outbox.RelayConfig) { c.Streams = []jetstream.StreamConfig{narrow} })
+	l.exec(`INSERT INTO jetbox.outbox (subject, payload) VALUES ($1, '1'), ($2, '2')`, l.prefix+".b", l.prefix+"-elsewhere")
+	l.waitCaughtUp()
+	stop()
+	if n := ask[int](l, `SELECT count(*) FROM jetbox.dead_letter`); n != 2 {
+		t.Fatalf("%d letters, want 2", n)
+	}
+	l.relay()
+	l.replay(outbox.Replay{AfterBatch: 0})
+	testenv.Eventually(t, "the replay", func() bool {
+		return ask[string](l, `SELECT string_agg(state, ' ' ORDER BY o.id) FROM jetbox.outbox_status JOIN jetbox.outbox o USING (message_id)`) == "sent dead"
+	})
+	if got := ask[string](l, `SELECT string_agg(subject, ' ') FROM jetbox.dead_letter`); got != l.prefix+"-elsewhere" {
+		t.Errorf("letters are about %s, want the one that no stream takes", got)
+	}
+}
+
 func (l *lab) replay(r outbox.Replay) {
 	l.t.Helper()
 	err := pgx.BeginFunc(l.t.Context(), l.db, func(tx pgx.Tx) error { return outbox.StartReplay(l.t.Context(), tx, r) })

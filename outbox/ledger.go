@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/jetboxhq/jetbox/internal/deadletter"
 )
@@ -84,6 +85,11 @@ WHERE epoch = @epoch`
 // append records that b is published, together with the letters of its rows
 // that could not be.
 func (l *ledger) append(ctx context.Context, b *batch) error {
+	if b.replay {
+		if err := l.takeBack(ctx, b); err != nil {
+			return err
+		}
+	}
 	if len(b.dead) == 0 {
 		return l.insert(ctx, l.conn, b)
 	}
@@ -95,6 +101,21 @@ func (l *ledger) append(ctx context.Context, b *batch) error {
 	})
 	if err != nil {
 		return fmt.Errorf("record with dead letters: %w", err)
+	}
+	return nil
+}
+
+const takeBackSQL = `SELECT jetbox.take_back(@ids)`
+
+// takeBack removes the letters of what a replay has published; those that are dead
+// still are written anew. Until b is recorded all of it is pending.
+func (l *ledger) takeBack(ctx context.Context, b *batch) error {
+	ids := make([]pgtype.UUID, len(b.rows))
+	for i, r := range b.rows {
+		ids[i] = pgtype.UUID{Bytes: r.messageID, Valid: true}
+	}
+	if _, err := l.conn.Exec(ctx, takeBackSQL, pgx.StrictNamedArgs{"ids": ids}); err != nil {
+		return fmt.Errorf("take letters back: %w", err)
 	}
 	return nil
 }

@@ -124,14 +124,28 @@ func (p *publisher) address(r *row, generation int) (*target, *nats.Msg, error) 
 	if int64(m.Size()) > p.maxPayload {
 		return nil, nil, fmt.Errorf("body and headers exceed the server's max_payload of %d bytes", p.maxPayload)
 	}
+	if t := p.target(r.subject); t != nil {
+		return t, m, nil
+	}
+	return nil, nil, errors.New("no declared stream takes this subject: declare one in jetbox.yaml")
+}
+
+// target is the stream that takes a subject, nil for none.
+func (p *publisher) target(subject string) *target {
 	for _, t := range p.targets {
 		for _, pattern := range t.subjects {
-			if streams.Covers(pattern, r.subject) {
-				return t, m, nil
+			if streams.Covers(pattern, subject) {
+				return t
 			}
 		}
 	}
-	return nil, nil, errors.New("no declared stream takes this subject: declare one in jetbox.yaml")
+	return nil
+}
+
+// goesTo says whether a subject's messages are published to a stream.
+func (p *publisher) goesTo(stream, subject string) bool {
+	t := p.target(subject)
+	return t != nil && t.name == stream
 }
 
 // publishGroup follows the stream's route, and goes message by message where

@@ -70,6 +70,10 @@ func (r *reader) next(ctx context.Context) (n int, err error) {
 			return len(p.rows), r.sendPoll(ctx, p)
 		}
 		r.backlog()
+		// It takes long, and all the while each writer would ring.
+		if err := r.bell.awake(ctx); err != nil {
+			return 0, err
+		}
 		if err := r.openWindow(ctx, p.snap); err != nil {
 			return 0, fmt.Errorf("open window: %w", err)
 		}

@@ -65,6 +65,7 @@ func (b *batch) join(next *batch) bool {
 		return false
 	}
 	b.rows, b.dead, b.after = append(b.rows, next.rows...), append(b.dead, next.dead...), next.after
+	b.replay = b.replay || next.replay
 	slices.SortFunc(b.rows, byID)
 	maps.Copy(b.streams, next.streams)
 	return true

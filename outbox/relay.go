@@ -116,6 +116,7 @@ type Relay struct {
 	// Of whichever session runs:
 	covered coverage
 	confirm *confirmation
+	turnAt  time.Time // when the ring is looked at next
 }
 
 // state is what keeps the relay from its work; nil is nothing.
@@ -151,6 +152,7 @@ func (r *Relay) Run(ctx context.Context) (end error) {
 	defer func() { r.state.Store(&state{err: cmp.Or(end, errStopped)}) }()
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 5*time.Second
+	r.turnAt = time.Now().Add(turnEvery)
 	for ran := false; ; {
 		began := time.Now()
 		err := r.session(ctx)

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/jetboxhq/jetbox/integration/testenv"
 	"github.com/jetboxhq/jetbox/outbox"
@@ -195,7 +196,8 @@ func TestRelay_WaitsWhileTheStreamIsFull(t *testing.T) {
 	l := newLab(t)
 	l.stream.MaxMsgs = 10
 	l.insert(0, 10)
-	l.relay()
+	reg := prometheus.NewRegistry()
+	l.relay(func(c *outbox.RelayConfig) { c.Metrics = reg })
 	l.waitCaughtUp()
 	l.insert(10, 1)
 	s, err := l.js.Stream(t.Context(), l.stream.Name)
@@ -208,6 +210,7 @@ func TestRelay_WaitsWhileTheStreamIsFull(t *testing.T) {
 	if l.caughtUp() {
 		t.Fatal("a message is called sent that a full stream refused")
 	}
+	testenv.Eventually(t, "the lag to be measured", func() bool { return gauge(t, reg, "outbox_pending_messages") == 1 })
 	if err := s.Purge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -298,4 +301,19 @@ func TestRelay_ReportsWhatKeepsItFromPublishing(t *testing.T) {
 	if err := r.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "discard") {
 		t.Errorf("Ready after Run = %v, want why it ended", err)
 	}
+}
+
+func gauge(t *testing.T, reg *prometheus.Registry, name string) float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
 }

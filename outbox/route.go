@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -17,7 +16,8 @@ import (
 // route stores messages in one stream, in order. It reports how many of the
 // first are stored for certain and the stream's sequence then; err says what
 // stopped the rest, which may be stored or not. Without an error the rest has
-// not been sent.
+// not been sent: a call sends no more than belongs together, so that a relay which
+// was frozen meanwhile comes to look at its lease.
 type route interface {
 	publish(ctx context.Context, msgs []*nats.Msg) (stored int, seq uint64, err error)
 	String() string
@@ -38,23 +38,14 @@ func (atomicRoute) String() string { return "atomic" }
 const atomicRows = 1000
 
 func (a atomicRoute) publish(ctx context.Context, msgs []*nats.Msg) (stored int, seq uint64, err error) {
-	for part := range slices.Chunk(msgs, atomicRows) {
-		if seq, err = a.publishBatch(ctx, part); err != nil {
-			return stored, seq, fmt.Errorf("atomic batch: %w", err)
-		}
-		stored += len(part)
-	}
-	return stored, seq, nil
-}
-
-func (a atomicRoute) publishBatch(ctx context.Context, msgs []*nats.Msg) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
 	defer cancel()
+	msgs = msgs[:min(len(msgs), atomicRows)]
 	ack, err := jetstreamext.PublishMsgBatch(ctx, a.js, msgs, noFirstAck)
 	if err != nil {
-		return 0, err
+		return 0, 0, fmt.Errorf("atomic batch: %w", err)
 	}
-	return ack.Sequence, nil
+	return len(msgs), ack.Sequence, nil
 }
 
 // noFirstAck saves a round trip a batch: only the commit's ack counts.
@@ -73,13 +64,7 @@ const plainWindow = 256
 func (plainRoute) String() string { return "plain" }
 
 func (p plainRoute) publish(ctx context.Context, msgs []*nats.Msg) (stored int, seq uint64, err error) {
-	for stored < len(msgs) && err == nil {
-		var n int
-		var last uint64
-		n, last, err = p.publishTogether(ctx, msgs[stored:stored+independent(msgs[stored:])])
-		stored, seq = stored+n, max(seq, last)
-	}
-	return stored, seq, err
+	return p.publishTogether(ctx, msgs[:independent(msgs)])
 }
 
 // independent counts the first messages of which no two share a key.

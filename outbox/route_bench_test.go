@@ -58,7 +58,7 @@ func benchmarkRoute(b *testing.B, nc *nats.Conn, name string, replicas int) {
 		for i := range msgs {
 			msgs[i] = &nats.Msg{Subject: "b.x", Data: body, Header: nats.Header{"Nats-Msg-Id": {uuid.NewString()}}}
 		}
-		if _, _, err := route.publish(b.Context(), msgs); err != nil {
+		if _, _, err := publishAll(b.Context(), route, msgs); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -77,7 +77,11 @@ func (r *Relay) session(ctx context.Context) error {
 	}
 	r.m.active.Set(1)
 	defer r.m.active.Set(0)
-	return s.lead(ctx)
+	err := s.lead(ctx)
+	if err != nil && ctx.Err() == nil {
+		s.m.measureLag(ctx, s.lease.conn) // sessions that fail at once never come to it
+	}
+	return err
 }
 
 func (s *session) connect(ctx context.Context) error {
@@ -227,6 +231,9 @@ func (s *session) stages(ctx context.Context) (rd *reader, pub *publisher, led *
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	if err := s.checkCluster(ctx, readConn); err != nil {
+		return nil, nil, nil, err
+	}
 	s.healer = s.newHealer(led.generation, led.seq)
 	if err := s.healer.check(ctx); err != nil {
 		return nil, nil, nil, err
@@ -234,6 +241,7 @@ func (s *session) stages(ctx context.Context) (rd *reader, pub *publisher, led *
 	if pub, err = newPublisher(ctx, s.nc, s.cfg.Streams); err != nil {
 		return nil, nil, nil, err
 	}
+	s.confirm.goesTo = pub.goesTo
 	pub.generation, pub.lease, pub.pace, pub.m = led.generation, s.lease, newPace(), s.m
 	rd = &reader{
 		from: &table{conn: readConn}, at: at, pace: pub.pace, m: s.m, sending: s.sending, caughtUp: s.caughtUp,

@@ -11,11 +11,15 @@ import (
 // healEvery is how soon a loss is noticed while the connection stays up.
 const healEvery = 5 * time.Second
 
+// turnEvery is between two looks at the ring, whatever became of the sessions
+// between them.
+const turnEvery = time.Minute
+
 // maintain moves scheduled messages that are due, looks for losses, covers what is
 // new and empties old children of the ring, until ctx is done.
 func (s *session) maintain(ctx context.Context, due <-chan struct{}) error {
 	keeper := &ring{conn: s.upkeep, retention: s.cfg.Retention, log: s.cfg.Logger}
-	turn, heal := time.NewTicker(time.Minute), time.NewTicker(healEvery)
+	turn, heal := time.NewTimer(time.Until(s.turnAt)), time.NewTicker(healEvery)
 	defer turn.Stop()
 	defer heal.Stop()
 	for s.uncover(); ; {
@@ -32,6 +36,8 @@ func (s *session) maintain(ctx context.Context, due <-chan struct{}) error {
 		case <-s.purged:
 			err = s.healer.confirm.check(ctx, s.healer, 0)
 		case <-turn.C:
+			s.turnAt = time.Now().Add(turnEvery)
+			turn.Reset(turnEvery)
 			err = s.turn(ctx, keeper)
 		}
 		if err != nil {

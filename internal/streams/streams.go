@@ -46,22 +46,38 @@ func Default() jetstream.StreamConfig {
 // wraps ErrConfig; ErrNotReady comes only when nothing else is wrong; any other
 // error is NATS out of reach.
 func Ensure(ctx context.Context, js jetstream.JetStream, want []jetstream.StreamConfig, verifyOnly bool) error {
-	var wrong, waiting []error
+	wrong, waiting, again, err := ensureEach(ctx, js, want, verifyOnly)
+	if len(again) > 0 && len(again) < len(want) && !verifyOnly && err == nil {
+		// A subject may have been another's until that one was changed.
+		var late []error
+		wrong, late, _, err = ensureEach(ctx, js, again, false)
+		waiting = append(waiting, late...)
+	}
+	switch {
+	case err != nil:
+		return err
+	case len(wrong) > 0:
+		return errors.Join(wrong...)
+	}
+	return errors.Join(waiting...)
+}
+
+// ensureEach sorts errors, and lists the streams that are wrong.
+func ensureEach(ctx context.Context, js jetstream.JetStream, want []jetstream.StreamConfig, verifyOnly bool) (
+	wrong, waiting []error, again []jetstream.StreamConfig, err error,
+) {
 	for _, w := range want {
 		err := ensure(ctx, js, forServer(js, w), verifyOnly)
 		switch {
 		case errors.Is(err, ErrConfig):
-			wrong = append(wrong, err)
+			wrong, again = append(wrong, err), append(again, w)
 		case errors.Is(err, ErrNotReady):
 			waiting = append(waiting, err)
 		case err != nil:
-			return err
+			return nil, nil, nil, err
 		}
 	}
-	if len(wrong) > 0 {
-		return errors.Join(wrong...)
-	}
-	return errors.Join(waiting...)
+	return wrong, waiting, again, nil
 }
 
 func ensure(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig, verifyOnly bool) error {

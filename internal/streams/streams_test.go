@@ -94,6 +94,21 @@ func TestEnsure_ChangesWhatCanBeChangedAndLeavesTheRest(t *testing.T) {
 	}
 }
 
+func TestEnsure_MovesASubjectToAStreamThatIsDeclaredEarlier(t *testing.T) {
+	t.Parallel()
+	js := connect(t)
+	jobs, mail := wanted(t, js), wanted(t, js)
+	a, m := strings.ToLower(jobs.Name)+".a", strings.ToLower(jobs.Name)+".m"
+	jobs.Subjects, mail.Subjects = []string{a, m}, []string{m}
+	if err := streams.Ensure(t.Context(), js, []jetstream.StreamConfig{jobs}, false); err != nil {
+		t.Fatal(err)
+	}
+	jobs.Subjects = []string{a}
+	if err := streams.Ensure(t.Context(), js, []jetstream.StreamConfig{mail, jobs}, false); err != nil {
+		t.Errorf("Ensure = %v, want the subject moved", err)
+	}
+}
+
 func TestEnsure_NamesEveryWrongFieldOfEveryStream(t *testing.T) {
 	t.Parallel()
 	js := connect(t)
