@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -57,10 +58,22 @@ func ensureConsumer(ctx context.Context, js jetstream.JetStream, cfg WorkerConfi
 			ErrConsumer, cfg.Consumer, cfg.Stream, strings.Join(wrong, ", "))
 	}
 	if adjusted := adjust(have, want); !same(have, adjusted) {
+		warnOfSubjects(ctx, cfg, "consumer took other subjects until now; what waits on those that no worker names goes to nobody", have)
 		c, err = js.UpdateConsumer(ctx, cfg.Stream, adjusted)
 		return c, refused(err)
 	}
 	return c, nil
+}
+
+// warnOfSubjects says that the consumer, as have shows it, does not take what this
+// worker is for: two workers share its name and not its subjects.
+func warnOfSubjects(ctx context.Context, cfg WorkerConfig, what string, have jetstream.ConsumerConfig) {
+	mine := filters(cfg.consumerConfig())
+	if slices.Equal(filters(have), mine) {
+		return
+	}
+	cfg.Logger.LogAttrs(ctx, slog.LevelWarn, what, slog.String("stream", cfg.Stream), slog.String("consumer", cfg.Consumer),
+		slog.Any("has", filters(have)), slog.Any("wants", mine))
 }
 
 // What the server answers when two consumers of a work queue would share messages.

@@ -47,5 +47,6 @@ func (s *session) owes(ctx context.Context) bool {
 	}
 	s.metrics.pending.Set(float64(info.NumPending))
 	s.metrics.ackPending.Set(float64(info.NumAckPending))
+	warnOfSubjects(ctx, s.cfg, "another worker has given the consumer other subjects: give each of the two a consumer of its own", info.Config)
 	return info.NumPending > 0 && info.NumAckPending < info.Config.MaxAckPending && !info.Paused
 }

@@ -2,6 +2,10 @@ package inbox_test
 
 import (
 	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -101,4 +105,47 @@ func metric(t *testing.T, reg *prometheus.Registry, name string) float64 {
 		}
 	}
 	return -1
+}
+
+// Two workers that share a consumer's name and not its subjects: messages on those
+// of the first would wait for ever, and nothing else says so.
+func TestWorkers_BothSayWhenTheyDisagreeAboutTheirConsumersSubjects(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	start := func(subject string) *records {
+		cfg, r := e.config(), &records{}
+		cfg.AckWait, cfg.Logger = 300*time.Millisecond, slog.New(slog.NewTextHandler(r, nil))
+		e.start(cfg, e.effect(subject))
+		testenv.Eventually(t, "the consumer", func() bool {
+			c, err := e.js.Consumer(t.Context(), e.stream, "w")
+			return err == nil && slices.Equal(c.CachedInfo().Config.FilterSubjects, []string{e.subject(subject)})
+		})
+		return r
+	}
+	first, second := start("a"), start("b")
+	testenv.Eventually(t, "both to warn", func() bool {
+		return strings.Contains(second.String(), "took other subjects until now") &&
+			strings.Contains(first.String(), "another worker has given the consumer other subjects")
+	})
+	if strings.Contains(second.String(), "another worker") {
+		t.Errorf("the second worker warns of its own subjects: %s", second.String())
+	}
+}
+
+// records is a log that a test reads while it is written.
+type records struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (r *records) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text.Write(p)
+}
+
+func (r *records) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text.String()
 }

@@ -36,7 +36,7 @@ func run(ctx context.Context, databaseURL, natsURL string) error {
 	}
 	defer db.Close()
 	dial := func() (*nats.Conn, error) { return nats.Connect(natsURL, nats.MaxReconnects(-1)) }
-	w, err := inbox.NewWorker(db, dial, inbox.WorkerConfig{},
+	w, err := inbox.NewWorker(db, dial, inbox.WorkerConfig{Consumer: "orders"},
 		inbox.HandleTx("jobs.orders.placed", func(ctx context.Context, tx pgx.Tx, msg inbox.Message[order]) (any, error) {
 			_, err := tx.Exec(ctx, `UPDATE revenue SET total = total + $1`, msg.Payload.Total)
 			return nil, err
