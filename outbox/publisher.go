@@ -29,6 +29,7 @@ type target struct {
 	name     string
 	subjects []string
 	route    route
+	interest *interest
 	state    streamState
 }
 
@@ -45,7 +46,7 @@ func newPublisher(ctx context.Context, nc *nats.Conn, declared []jetstream.Strea
 		if err != nil {
 			return nil, fmt.Errorf("stream %s: %w", cfg.Name, err)
 		}
-		t, err := newTarget(nc, js, s.CachedInfo())
+		t, err := newTarget(nc, js, s)
 		if err != nil {
 			return nil, fmt.Errorf("stream %s: %w", cfg.Name, err)
 		}
@@ -54,7 +55,8 @@ func newPublisher(ctx context.Context, nc *nats.Conn, declared []jetstream.Strea
 	return p, nil
 }
 
-func newTarget(nc *nats.Conn, js jetstream.JetStream, info *jetstream.StreamInfo) (*target, error) {
+func newTarget(nc *nats.Conn, js jetstream.JetStream, s jetstream.Stream) (*target, error) {
+	info := s.CachedInfo()
 	route, err := newAutoRoute(nc, js, info.Config)
 	if err != nil {
 		return nil, err
@@ -63,6 +65,7 @@ func newTarget(nc *nats.Conn, js jetstream.JetStream, info *jetstream.StreamInfo
 		name:     info.Config.Name,
 		subjects: info.Config.Subjects,
 		route:    route,
+		interest: newInterest(s),
 		state:    streamState{Created: info.Created, LastSeq: info.State.LastSeq},
 	}, nil
 }
@@ -124,10 +127,14 @@ func (p *publisher) address(r *row, generation int) (*target, *nats.Msg, error) 
 	if int64(m.Size()) > p.maxPayload {
 		return nil, nil, fmt.Errorf("body and headers exceed the server's max_payload of %d bytes", p.maxPayload)
 	}
-	if t := p.target(r.subject); t != nil {
-		return t, m, nil
+	t := p.target(r.subject)
+	switch {
+	case t == nil:
+		return nil, nil, errors.New("no declared stream takes this subject: declare one in jetbox.yaml")
+	case !t.interest.takes(r.subject):
+		return nil, nil, fmt.Errorf("stream %s keeps messages only for consumers, and none takes this subject: start its worker, then redrive", t.name)
 	}
-	return nil, nil, errors.New("no declared stream takes this subject: declare one in jetbox.yaml")
+	return t, m, nil
 }
 
 // target is the stream that takes a subject, nil for none.
