@@ -37,6 +37,14 @@ func (c *confirmation) goOn(epoch, seq int64) {
 	c.epoch = epoch
 }
 
+// upTo is the last batch that nobody needs any more.
+func (c *confirmation) upTo() int64 {
+	if c.consumer == "" {
+		return math.MaxInt64
+	}
+	return c.seq
+}
+
 // cutoffSQL is read before the consumer is asked: what is published later may
 // still be on its way when the inbox is.
 const cutoffSQL = `SELECT clock_timestamp() - $1::interval`

@@ -12,11 +12,12 @@ import (
 )
 
 // ring keeps the outbox small: it empties the children whose messages are all
-// published and past their retention, and prunes the ledger behind them. TRUNCATE
+// published, confirmed if somebody confirms, and past their retention, and prunes the ledger behind them. TRUNCATE
 // leaves no dead tuples, and no INSERT waits for it longer than 50 ms.
 type ring struct {
 	conn      *pgx.Conn
 	retention time.Duration
+	confirm   *confirmation
 	log       *slog.Logger
 }
 
@@ -42,16 +43,17 @@ func (r *ring) turn(ctx context.Context) error {
 }
 
 // pastSQL asks whether the child has rows, and whether ids beyond the lap were
-// published longer ago than the retention: every row of the lap is older still.
+// published longer ago than the retention, by a batch up to $3, the last that is
+// confirmed: every row of the lap is older still.
 const pastSQL = `
 SELECT pg_relation_size('jetbox.outbox_%d') > 0, EXISTS (
 	SELECT FROM jetbox.relay_batch
-	WHERE last_id > $1 AND published_at < now() - $2::interval)`
+	WHERE last_id > $1 AND published_at < now() - $2::interval AND seq <= $3)`
 
 func (r *ring) empty(ctx context.Context, lap int64, crowded bool) error {
 	var filled, past bool
 	end := (lap+1)<<childBits - 1
-	err := r.conn.QueryRow(ctx, fmt.Sprintf(pastSQL, lap%children), end, r.retention).Scan(&filled, &past)
+	err := r.conn.QueryRow(ctx, fmt.Sprintf(pastSQL, lap%children), end, r.retention, r.confirm.upTo()).Scan(&filled, &past)
 	if err != nil {
 		return fmt.Errorf("look up age: %w", err)
 	}
@@ -59,7 +61,7 @@ func (r *ring) empty(ctx context.Context, lap int64, crowded bool) error {
 		return nil
 	}
 	if !past {
-		r.log.LogAttrs(ctx, slog.LevelWarn, "outbox holds more than its retention can, emptying a child early")
+		r.log.LogAttrs(ctx, slog.LevelWarn, "outbox holds more than it can keep, emptying a child before its retention is over or its messages are confirmed")
 	}
 	return r.truncate(ctx, lap%children)
 }

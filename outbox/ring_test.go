@@ -25,7 +25,9 @@ type ringLab struct {
 
 func newRingLab(t *testing.T) *ringLab {
 	db := testenv.Database(t)
-	return &ringLab{t: t, db: db, ring: &ring{conn: openConn(t, db), retention: time.Hour, log: slog.New(slog.DiscardHandler)}}
+	return &ringLab{t: t, db: db, ring: &ring{
+		conn: openConn(t, db), retention: time.Hour, confirm: &confirmation{}, log: slog.New(slog.DiscardHandler),
+	}}
 }
 
 func (l *ringLab) exec(sql string, args ...any) {
@@ -85,6 +87,24 @@ func TestRing_EmptiesAChildOnlyWhenItIsSentAndOld(t *testing.T) {
 	l.publish(2 * time.Hour)
 	l.turn()
 	l.want(1, "the first child is published and old; the live one is never emptied")
+}
+
+// What a purge took can be published again only while the outbox has it.
+func TestRing_KeepsWhatIsNotConfirmedWhereSomebodyConfirms(t *testing.T) {
+	t.Parallel()
+	l := newRingLab(t)
+	l.ring.confirm.consumer = "w"
+	l.insert()
+	l.publish(2 * time.Hour)
+	l.nextChild()
+	l.insert()
+	l.publish(2 * time.Hour)
+	l.ring.confirm.seq = 1
+	l.turn()
+	l.want(2, "only the first batch is confirmed: of the lap there may be more in the next")
+	l.ring.confirm.seq = 2
+	l.turn()
+	l.want(1, "all of the first child is confirmed")
 }
 
 func TestRing_KeepsTheRowOfALateWriterWithAnOldID(t *testing.T) {

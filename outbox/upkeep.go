@@ -18,7 +18,7 @@ const turnEvery = time.Minute
 // maintain moves scheduled messages that are due, looks for losses, covers what is
 // new and empties old children of the ring, until ctx is done.
 func (s *session) maintain(ctx context.Context, due <-chan struct{}) error {
-	keeper := &ring{conn: s.upkeep, retention: s.cfg.Retention, log: s.cfg.Logger}
+	keeper := &ring{conn: s.upkeep, retention: s.cfg.Retention, confirm: s.confirm, log: s.cfg.Logger}
 	turn, heal := time.NewTimer(time.Until(s.turnAt)), time.NewTicker(healEvery)
 	defer turn.Stop()
 	defer heal.Stop()
