@@ -55,7 +55,7 @@ func parseDatabase(dsn, name string) (*pgxpool.Config, error) {
 	}
 	cfg, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
-		return nil, fmt.Errorf("DATABASE_URL: %w", err)
+		return nil, fmt.Errorf("DATABASE_URL cannot be read%s; example: %s", reason(err), databaseExample)
 	}
 	if cfg.ConnConfig.RuntimeParams["application_name"] == "" {
 		cfg.ConnConfig.RuntimeParams["application_name"] = "jetbox " + name
@@ -69,13 +69,49 @@ func parseDatabase(dsn, name string) (*pgxpool.Config, error) {
 	return cfg, nil
 }
 
-func hasPassword(dsn string) bool {
-	if u, err := url.Parse(dsn); err == nil && u.User != nil {
-		if _, ok := u.User.Password(); ok {
-			return true
+// reasons are what pgx says of a connection string, as far as none of it can be
+// a part of that string: what stands where a keyword belongs may be the password.
+var reasons = []string{
+	`missing "=" after`, "unterminated quoted string", "invalid keyword/value", "forbidden NUL byte",
+	"unable to find service", "failed to read service file", "invalid port", "invalid connect_timeout", "port numbers to",
+	"sslmode is invalid", `both "sslcert" and "sslkey" are required`, "unable to read CA file", "unable to add CA to cert pool",
+	"unable to read sslkey", "failed to decode sslkey", "unable to find sslpassword", "unable to decrypt key",
+	"unable to read cert", "unable to load cert", "unknown target_session_attrs", "invalid sslcertmode",
+	"invalid min_protocol_version", "invalid max_protocol_version", "unknown channel_binding", "invalid require_auth",
+	"pool_max_conns", "pool_min_conns", "pool_min_idle_conns", "pool_max_conn_lifetime_jitter", "pool_max_conn_lifetime",
+	"pool_max_conn_idle_time", "pool_health_check_period", "pool_ping_timeout",
+}
+
+// reason is what can be said of err without a word of the connection string.
+func reason(err error) string {
+	e, ok := errors.AsType[*pgconn.ParseConfigError](err)
+	if !ok {
+		return ""
+	}
+	bare := *e
+	bare.ConnString = "" // or a reason would be found in what the user wrote
+	for _, r := range reasons {
+		if strings.Contains(bare.Error(), r) {
+			return ": " + r
 		}
 	}
-	return strings.Contains(dsn, "password=")
+	return ""
+}
+
+// unset stands for a password that a connection string does not set.
+const unset = "(no password)"
+
+// hasPassword asks whoever reads dsn in the end: in keywords the last one counts.
+func hasPassword(dsn string) bool {
+	if u, err := url.Parse(dsn); err == nil && u.Scheme != "" {
+		_, ok := u.User.Password()
+		return ok || u.Query().Has("password") || u.Query().Has("sslpassword")
+	}
+	cfg, err := pgconn.ParseConfig("password='" + unset + "' " + dsn)
+	if err != nil {
+		return strings.Contains(dsn, "password")
+	}
+	return cfg.Password != unset || strings.Contains(dsn, "sslpassword")
 }
 
 // connect opens a connection, and for as long as patience lasts waits for a
