@@ -55,8 +55,9 @@ func TestShow_TellsTheWholeLifeOfAMessage(t *testing.T) {
 		testenv.Eventually(t, "readiness", func() bool { code, _ := get(t, url+"/readyz"); return code == http.StatusOK })
 	}
 	var sent struct{ ID, Status string }
-	if err := json.Unmarshal([]byte(succeed(t, v, "send", "--json", "--wait", "20s", i.prefix+".broken", `"ada"`)), &sent); err != nil || sent.Status != "dead" {
-		t.Fatalf("send = %+v, %v, want it dead", sent, err)
+	code, text, stderr := invoke(t, v, "send", "--json", "--wait", "20s", i.prefix+".broken", `"ada"`)
+	if err := json.Unmarshal([]byte(text), &sent); err != nil || sent.Status != "dead" || code != exitFailure || !strings.Contains(stderr, " is dead: ") {
+		t.Fatalf("send = %d %+v %q, %v, want it dead and said so", code, sent, stderr, err)
 	}
 	if got := succeed(t, v, "dead", "list"); !strings.Contains(got, "no route to ada") || !strings.Contains(got, sent.ID) {
 		t.Errorf("dead list = %s, want the error and an example", got)
@@ -194,9 +195,9 @@ func TestPause_HoldsMessagesBackUntilResume(t *testing.T) {
 	}
 	succeed(t, i.with(nil), "pause")
 	var sent struct{ ID, Status string }
-	text := succeed(t, i.with(nil), "send", "--json", "--wait", "500ms", i.prefix+".shout", `"x"`)
-	if err := json.Unmarshal([]byte(text), &sent); err != nil || sent.Status == "done" {
-		t.Fatalf("send = %s, %v, want it held back", text, err)
+	code, text, stderr := invoke(t, i.with(nil), "send", "--json", "--wait", "500ms", i.prefix+".shout", `"x"`)
+	if err := json.Unmarshal([]byte(text), &sent); err != nil || sent.Status == "done" || code != exitFailure || !strings.Contains(stderr, "after 500ms") {
+		t.Fatalf("send = %d %s %q, %v, want it held back and said so", code, text, stderr, err)
 	}
 	succeed(t, i.with(nil), "resume")
 	testenv.Eventually(t, "the end", func() bool {

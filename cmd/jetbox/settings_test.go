@@ -68,6 +68,7 @@ func TestRun_NamesEachMistake(t *testing.T) {
 		"secret twice":          {[]string{"relay"}, vars{"DATABASE_URL": somewhere, "DATABASE_URL_FILE": "/x"}, "DATABASE_URL and DATABASE_URL_FILE are both set"},
 		"secret file missing":   {[]string{"relay"}, vars{"DATABASE_URL": somewhere, "NATS_TOKEN_FILE": "/nowhere"}, "NATS_TOKEN_FILE: open /nowhere"},
 		"secret file empty":     {[]string{"relay"}, vars{"DATABASE_URL": somewhere, "NATS_TOKEN_FILE": writeFile(t, "empty", "\n")}, "is empty"},
+		"negative wait":         {[]string{"send", "jobs.a", "1", "--wait=-1s"}, vars{"DATABASE_URL": somewhere}, "--wait -1s is less than nothing"},
 		"down without yes":      {[]string{"migrate", "down", "--to", "0"}, vars{"DATABASE_URL": somewhere}, "add --yes"},
 		"down to a wrong place": {[]string{"migrate", "down", "--to", "999", "--yes"}, vars{"DATABASE_URL": somewhere}, "--to is 999"},
 	} {
