@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/jetboxhq/jetbox/internal/deadletter"
@@ -133,8 +134,7 @@ type deadChange struct {
 	step func(context.Context, operator.DB, string, deadletter.Filter, int) (operator.Outcome, error)
 }
 
-// change runs d until it has met every letter that has died so far, or says how
-// many it would change.
+// change runs d until it has met every letter that has died so far.
 func (c deadChoice) change(ctx context.Context, w world, d deadChange) error {
 	f, err := c.choose()
 	if err != nil {
@@ -144,25 +144,56 @@ func (c deadChoice) change(ctx context.Context, w world, d deadChange) error {
 		if f.Before, err = operator.Clock(ctx, conn); err != nil {
 			return err
 		}
-		n, err := deadletter.CountMatching(ctx, conn, f)
-		switch {
-		case err != nil:
-			return err
-		case n == 0 && len(f.IDs) > 0:
-			return errors.New("none of these messages is a dead letter")
-		case c.DryRun:
-			out, err := d.foresee(ctx, conn, f, n)
-			if err != nil {
-				return err
-			}
-			return c.report(w, out, fmt.Sprintf("would %s %d", d.verb, out.Messages), "their IDs are older than the inbox remembers")
-		}
-		out, err := d.repeat(ctx, w, conn, f)
+		strangers, err := c.strangers(ctx, conn, f)
 		if err != nil {
 			return err
 		}
-		return c.report(w, out, fmt.Sprintf("%s: %d", d.verb, out.Messages), "refused above, or their IDs are older than the inbox remembers")
+		if len(strangers) < len(f.IDs) || len(f.IDs) == 0 {
+			err = c.run(ctx, w, conn, d, f)
+		}
+		return errors.Join(append(strangers, err)...)
 	})
+}
+
+// run changes the letters that f chooses, or says how many it would change.
+func (c deadChoice) run(ctx context.Context, w world, conn *pgx.Conn, d deadChange, f deadletter.Filter) error {
+	if c.DryRun {
+		out, err := d.foresee(ctx, conn, f)
+		if err != nil {
+			return err
+		}
+		return c.report(w, out, fmt.Sprintf("would %s %d", d.verb, out.Messages), "their IDs are older than the inbox remembers")
+	}
+	out, err := d.repeat(ctx, w, conn, f)
+	if err != nil {
+		return err
+	}
+	return c.report(w, out, fmt.Sprintf("%s: %d", d.verb, out.Messages), "refused above, or their IDs are older than the inbox remembers")
+}
+
+// strangers is an error for each message that was named and that f does not find:
+// an ID with a slip in it must not look as if it had been dealt with.
+func (c deadChoice) strangers(ctx context.Context, conn *pgx.Conn, f deadletter.Filter) (errs []error, err error) {
+	for _, id := range f.IDs {
+		one := f
+		one.IDs = []uuid.UUID{id}
+		n, err := deadletter.CountMatching(ctx, conn, one)
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			errs = append(errs, fmt.Errorf("message %s is no dead letter%s", id, c.narrowed()))
+		}
+	}
+	return errs, nil
+}
+
+// narrowed ends a sentence about a letter that flags may have left out.
+func (c deadChoice) narrowed() string {
+	if c.deadFilter == (deadFilter{}) {
+		return ""
+	}
+	return " that --consumer, --subject and --reason leave"
 }
 
 // deadChanged is what came of a change, or would.
@@ -181,8 +212,12 @@ func (c deadChoice) report(w world, out deadChanged, line, why string) error {
 	return err
 }
 
-// foresee says how many of the n letters that f chooses d would change.
-func (d deadChange) foresee(ctx context.Context, conn *pgx.Conn, f deadletter.Filter, n int64) (out deadChanged, err error) {
+// foresee says how many of the letters that f chooses d would change.
+func (d deadChange) foresee(ctx context.Context, conn *pgx.Conn, f deadletter.Filter) (out deadChanged, err error) {
+	n, err := deadletter.CountMatching(ctx, conn, f)
+	if err != nil {
+		return out, err
+	}
 	fit, err := d.fits(ctx, conn, f)
 	if err != nil {
 		return out, err

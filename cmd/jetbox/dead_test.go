@@ -23,7 +23,7 @@ func TestDead_DryRunCountsWhatWouldChange(t *testing.T) {
 			t.Errorf("dead %s --dry-run = %d %q %q, want %+v", verb, code, stdout, stderr, want)
 		}
 	}
-	if code, _, stderr := invoke(t, i.with(nil), "dead", "redrive", uuid.NewString()); code != exitFailure || !strings.Contains(stderr, "none of these") {
+	if code, _, stderr := invoke(t, i.with(nil), "dead", "redrive", uuid.NewString()); code != exitFailure || !strings.Contains(stderr, "is no dead letter\n") {
 		t.Errorf("dead redrive of no letter = %d %q, want %d", code, stderr, exitFailure)
 	}
 	if code, stdout, stderr := invoke(t, i.with(nil), "dead", "redrive", "--all"); code != exitOK || stdout != "redrive: 2\n" ||
@@ -55,5 +55,24 @@ func TestSend_KeepsAHeaderWhole(t *testing.T) {
 	succeed(t, i.with(nil), "send", "--header", "accept=text/html;q=1", "--header", "lang=de", "jobs.a", "1")
 	if got := one[string](t, i.db, `SELECT headers::jsonb::text FROM jetbox.outbox`); got != `{"lang": "de", "accept": "text/html;q=1"}` {
 		t.Errorf("headers = %s", got)
+	}
+}
+
+func TestDead_NamesEachMessageThatIsNoLetter(t *testing.T) {
+	t.Parallel()
+	i := install(t, "")
+	letter, one, two := uuid.NewString(), uuid.NewString(), uuid.NewString()
+	for _, args := range [][]string{{"redrive", "--dry-run"}, {"redrive"}, {"discard", "--yes"}} {
+		execute(t, i.db, `INSERT INTO jetbox.dead_letter (message_id, consumer, subject, payload, attempts, reason)
+			VALUES ($1, 'w', 'jobs.a', '1', 5, 'no') ON CONFLICT DO NOTHING`, letter)
+		code, stdout, stderr := invoke(t, i.with(nil), append([]string{"dead", args[0], one, letter, two}, args[1:]...)...)
+		if code != exitFailure || !strings.HasSuffix(stdout, " 1\n") || strings.Contains(stderr, letter) ||
+			!strings.Contains(stderr, one+" is no dead letter\n") || !strings.Contains(stderr, two+" is no dead letter\n") {
+			t.Errorf("dead %s = %d %q %q, want one letter changed and both strangers named", args, code, stdout, stderr)
+		}
+	}
+	if code, _, stderr := invoke(t, i.with(nil), "dead", "redrive", letter, "--subject", "jobs.b"); code != exitFailure ||
+		!strings.Contains(stderr, letter+" is no dead letter that --consumer") {
+		t.Errorf("dead redrive = %d %q, want that the filter leaves it out", code, stderr)
 	}
 }
