@@ -133,6 +133,23 @@ func TestInsert_LeavesNoLetterWhenItsTransactionDoes(t *testing.T) {
 	}
 }
 
+// Whoever copies a reason from the list finds the letters that it stands for.
+func TestFilter_FindsAReasonAsTheListShowsIt(t *testing.T) {
+	t.Parallel()
+	db := testenv.Database(t)
+	insert(t, db, deadletter.Letter{MessageID: uuid.New(), Consumer: "w", Reason: "order 17 of " + uuid.NewString() + ": no route"},
+		deadletter.Letter{MessageID: uuid.New(), Consumer: "w", Reason: "order 18 of " + uuid.NewString() + ": no route"})
+	groups, err := deadletter.Groups(t.Context(), db, deadletter.Filter{})
+	if err != nil || len(groups) != 1 || groups[0].Reason != "order N of N: no route" {
+		t.Fatalf("Groups = %+v, %v, want one", groups, err)
+	}
+	for reason, want := range map[string]int64{groups[0].Reason: 2, "order 17": 1, "": 2, "order M": 0} {
+		if n, err := deadletter.CountMatching(t.Context(), db, deadletter.Filter{Reason: reason}); n != want || err != nil {
+			t.Errorf("%q: %d letters, %v, want %d", reason, n, err, want)
+		}
+	}
+}
+
 func FuzzSplitPayload_FillsOneColumn(f *testing.F) {
 	f.Add("", []byte(`{"a":[1,2]}`))
 	f.Add("text/plain", []byte("\xff"))

@@ -15,16 +15,20 @@ type Filter struct {
 	IDs      []uuid.UUID // empty is any
 	Consumer string      // empty is any
 	Subject  string      // empty is any
-	Reason   string      // a part of the reason
+	Reason   string      // a part of the reason, as it is or as Groups shows it
 	Before   time.Time   // died before; zero is any time
 	Except   []uuid.UUID // not these
 	From     uuid.UUID   // but for letters of a relay, no UUIDv7 that is lower; zero is any
 	Old      bool        // only those that From leaves out
 }
 
+// plainReason is the reason without numbers and IDs, which otherwise differ in
+// each letter.
+const plainReason = `regexp_replace(left(reason, 200), '[0-9a-f]{8}-[0-9a-f-]{27}|[0-9]+', 'N', 'g')`
+
 const filterSQL = ` (@ids::uuid[] IS NULL OR message_id = ANY (@ids))
 	AND @consumer IN ('', consumer) AND @subject IN ('', subject)
-	AND strpos(reason, @reason) > 0 AND message_id <> ALL (@except::uuid[])
+	AND (strpos(reason, @reason) > 0 OR strpos(` + plainReason + `, @reason) > 0) AND message_id <> ALL (@except::uuid[])
 	AND (@before::timestamptz IS NULL OR died_at < @before)
 	AND (message_id >= @from::uuid OR consumer = '$relay' OR get_byte(uuid_send(message_id), 6) >> 4 <> 7) <> @old`
 
@@ -104,10 +108,8 @@ type Group struct {
 	Example  uuid.UUID `json:"example"`
 }
 
-// groupSQL takes the numbers and IDs out of reasons, which otherwise differ in
-// each letter.
 const groupSQL = `
-SELECT consumer, subject, regexp_replace(left(reason, 200), '[0-9a-f]{8}-[0-9a-f-]{27}|[0-9]+', 'N', 'g') AS reason,
+SELECT consumer, subject, ` + plainReason + ` AS reason,
 	count(*) AS letters, min(died_at) AS first, max(died_at) AS last, (array_agg(message_id ORDER BY died_at DESC))[1] AS example
 FROM jetbox.dead_letter
 WHERE` + filterSQL + `
