@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -19,6 +20,18 @@ type apiFlags struct {
 	InsecureListen bool   `help:"Let everyone who reaches the address in, without a token."`
 }
 
+// jobSubject is what jetbox.outbox takes: a wildcard is no subject of a message.
+var jobSubject = regexp.MustCompile(`^[A-Za-z0-9-][A-Za-z0-9_-]*([.][A-Za-z0-9_-]+){0,15}$`)
+
+// subject is that of a job which names none. A wrong one would fail every such job.
+func (f apiFlags) subject(env environment) (string, error) {
+	subject := env.or(f.DefaultSubject, "JETBOX_DEFAULT_SUBJECT")
+	if subject != "" && (len(subject) > 200 || !jobSubject.MatchString(subject)) {
+		return "", fmt.Errorf("--default-subject (or JETBOX_DEFAULT_SUBJECT): %q is not 1 to 16 tokens of letters, digits, dash and underscore; example: jobs.default", subject)
+	}
+	return subject, nil
+}
+
 type apiCommand struct {
 	daemonFlags
 	apiFlags
@@ -28,6 +41,7 @@ func (c apiCommand) Run(ctx context.Context, w world) error {
 	s := c.settings(w)
 	db, err := c.databaseFlags.config(s.env, "api")
 	s.note(err)
+	s.checkAPI(c.apiFlags)
 	if err := found(s.mistakes...); err != nil {
 		return err
 	}
@@ -41,6 +55,12 @@ func (c apiCommand) Run(ctx context.Context, w world) error {
 	}
 	defer d.pool.Close()
 	return s.serve(ctx, ln, []daemon.Part{{Name: "api", Ready: d.api.Ready}}, gate{db.ConnConfig, s.log, d})
+}
+
+func (s *settings) checkAPI(f apiFlags) {
+	subject, err := f.subject(s.env)
+	s.note(err)
+	s.subject = subject
 }
 
 // door is the jobs API on an address.
@@ -61,7 +81,7 @@ func (s *settings) newDoor(ctx context.Context, f apiFlags, db *pgxpool.Config, 
 	}
 	d := &door{pool: pool, addr: addr, open: f.InsecureListen || onlyLocal(addr)}
 	cfg := api.Config{
-		DefaultSubject: s.env.or(f.DefaultSubject, "JETBOX_DEFAULT_SUBJECT"),
+		DefaultSubject: s.subject,
 		Consumers:      []string{cmp.Or(s.worker.Consumer, "worker")},
 		Open:           d.open, AnyHost: f.InsecureListen, Version: version(), Logger: s.log,
 	}

@@ -33,6 +33,18 @@ func (c healthCommand) Run(ctx context.Context, w world) error {
 	return err
 }
 
+// checkAddr refuses what no daemon can listen on. Port 0 is any that is free.
+func checkAddr(addr string) error {
+	_, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = new(net.Resolver).LookupPort(context.Background(), "tcp", port)
+	}
+	if err != nil {
+		return fmt.Errorf("--http-addr (or HTTP_ADDR): %q is not host:port with a port of 0 to 65535; examples: 127.0.0.1:8080, :8080", addr)
+	}
+	return nil
+}
+
 // readyURL is where a daemon that listens on addr answers. One that listens
 // everywhere is asked over the loopback.
 func readyURL(addr string) (string, error) {

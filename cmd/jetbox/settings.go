@@ -49,6 +49,7 @@ type settings struct {
 	wanted   []config.Handler // as jetbox.yaml has them
 	handlers []inbox.Handler
 	release  []func() // what handlers keep open
+	subject  string   // of a job that names none
 	api      *api.API // nil: this daemon has none
 	mistakes []error
 }
@@ -56,6 +57,7 @@ type settings struct {
 func (f daemonFlags) settings(w world) *settings {
 	s := &settings{env: newEnvironment(w.environ), metrics: telemetry.NewRegistry(version())}
 	s.httpAddr = cmp.Or(s.env.or(f.HTTPAddr, "HTTP_ADDR"), "127.0.0.1:8080")
+	s.note(checkAddr(s.httpAddr))
 	s.log = s.logger(f, w)
 	nats, err := f.natsFlags.config(s.env)
 	s.nats = nats

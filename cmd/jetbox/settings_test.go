@@ -65,12 +65,17 @@ func TestRun_NamesEachMistake(t *testing.T) {
 			vars{"DATABASE_URL": somewhere},
 			"worker.handlers is empty",
 		},
-		"secret twice":          {[]string{"relay"}, vars{"DATABASE_URL": somewhere, "DATABASE_URL_FILE": "/x"}, "DATABASE_URL and DATABASE_URL_FILE are both set"},
-		"secret file missing":   {[]string{"relay"}, vars{"DATABASE_URL": somewhere, "NATS_TOKEN_FILE": "/nowhere"}, "NATS_TOKEN_FILE: open /nowhere"},
-		"secret file empty":     {[]string{"relay"}, vars{"DATABASE_URL": somewhere, "NATS_TOKEN_FILE": writeFile(t, "empty", "\n")}, "is empty"},
-		"negative wait":         {[]string{"send", "jobs.a", "1", "--wait=-1s"}, vars{"DATABASE_URL": somewhere}, "--wait -1s is less than nothing"},
-		"down without yes":      {[]string{"migrate", "down", "--to", "0"}, vars{"DATABASE_URL": somewhere}, "add --yes"},
-		"down to a wrong place": {[]string{"migrate", "down", "--to", "999", "--yes"}, vars{"DATABASE_URL": somewhere}, "--to is 999"},
+		"secret twice":                    {[]string{"relay"}, vars{"DATABASE_URL": somewhere, "DATABASE_URL_FILE": "/x"}, "DATABASE_URL and DATABASE_URL_FILE are both set"},
+		"secret file missing":             {[]string{"relay"}, vars{"DATABASE_URL": somewhere, "NATS_TOKEN_FILE": "/nowhere"}, "NATS_TOKEN_FILE: open /nowhere"},
+		"secret file empty":               {[]string{"relay"}, vars{"DATABASE_URL": somewhere, "NATS_TOKEN_FILE": writeFile(t, "empty", "\n")}, "is empty"},
+		"address without a host":          {[]string{"relay"}, vars{"DATABASE_URL": somewhere, "HTTP_ADDR": "8080"}, `"8080" is not host:port`},
+		"address without a port":          {[]string{"worker", "--http-addr", "foo"}, vars{"DATABASE_URL": somewhere}, "examples: 127.0.0.1:8080, :8080"},
+		"address beyond ports":            {[]string{"api"}, vars{"DATABASE_URL": somewhere, "HTTP_ADDR": "127.0.0.1:99999"}, "a port of 0 to 65535"},
+		"default subject":                 {[]string{"api"}, vars{"DATABASE_URL": somewhere, "JETBOX_DEFAULT_SUBJECT": "a b"}, "example: jobs.default"},
+		"default subject with a wildcard": {[]string{"up", "--default-subject", "jobs.>"}, vars{"DATABASE_URL": somewhere}, `JETBOX_DEFAULT_SUBJECT): "jobs.>" is not`},
+		"negative wait":                   {[]string{"send", "jobs.a", "1", "--wait=-1s"}, vars{"DATABASE_URL": somewhere}, "--wait -1s is less than nothing"},
+		"down without yes":                {[]string{"migrate", "down", "--to", "0"}, vars{"DATABASE_URL": somewhere}, "add --yes"},
+		"down to a wrong place":           {[]string{"migrate", "down", "--to", "999", "--yes"}, vars{"DATABASE_URL": somewhere}, "--to is 999"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

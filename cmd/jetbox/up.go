@@ -35,6 +35,7 @@ func (c upCommand) Run(ctx context.Context, w world) error {
 	s.checkRelay()
 	s.checkWorker()
 	s.checkPool(db)
+	s.checkAPI(c.apiFlags)
 	if err := found(s.mistakes...); err != nil {
 		return err
 	}
