@@ -45,7 +45,7 @@ func (c upCommand) Run(ctx context.Context, w world) error {
 	}
 	place := surroundings{dir: dataDir(c.DataDir, s.env), db: db, nats: s.nats.Redacted()}
 	if err := place.open(ctx, w, c.natsFlags.named(s.env)); err != nil {
-		return errors.Join(err, ln.Close(), place.close())
+		return errors.Join(unlessStopped(ctx, err), ln.Close(), place.close())
 	}
 	if place.broker != nil {
 		s.nats.URL = place.broker.URL()
@@ -53,10 +53,19 @@ func (c upCommand) Run(ctx context.Context, w world) error {
 	return errors.Join(s.runAll(ctx, w, c.apiFlags, place, ln), place.close())
 }
 
+// unlessStopped drops what a start says that a person has cut short: that it did
+// not come to its end is what they wanted.
+func unlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
 // runAll migrates and runs relay, worker and jobs API until ctx is done.
 func (s *settings) runAll(ctx context.Context, w world, f apiFlags, place surroundings, ln net.Listener) error {
 	if err := prepare(ctx, w, place.db.ConnConfig); err != nil {
-		return errors.Join(err, ln.Close())
+		return errors.Join(unlessStopped(ctx, err), ln.Close())
 	}
 	relay, err := s.newRelay(place.db.ConnConfig)
 	if err != nil {

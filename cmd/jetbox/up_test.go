@@ -45,3 +45,22 @@ func TestUp_NeedsNothingButADirectory(t *testing.T) {
 		t.Errorf("status = %d %q, want %d and the directory", code, stderr, exitUsage)
 	}
 }
+
+// Whoever stops the first start has what they wanted, and can start again.
+func TestUp_EndsWellWhenItsStartIsStopped(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("starts a Postgres of its own")
+	}
+	dir := t.TempDir()
+	for _, at := range []string{"starting a private Postgres", "applied 00001"} {
+		p := launch(t, vars{"JETBOX_DATA_DIR": dir}, "up")
+		testenv.Eventually(t, at, func() bool { return strings.Contains(p.stderr.String(), at) })
+		if code := p.stop(); code != exitOK || strings.Contains(p.stderr.String(), "jetbox:") {
+			t.Errorf("up stopped at %q = %d %q, want %d and no error", at, code, p.stderr.String(), exitOK)
+		}
+	}
+	p := launch(t, vars{"JETBOX_DATA_DIR": dir}, "up")
+	url := p.address(t)
+	testenv.Eventually(t, "readiness", func() bool { code, _ := get(t, url+"/readyz"); return code == http.StatusOK })
+}
