@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -92,7 +93,7 @@ func (s server) do(method, path, body string, headers ...string) answer {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if body != "" {
+	if body != "" && !slices.ContainsFunc(headers, func(h string) bool { return strings.HasPrefix(h, "Content-Type: ") }) {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	for _, h := range headers {
@@ -100,7 +101,7 @@ func (s server) do(method, path, body string, headers ...string) answer {
 		if name == "Host" {
 			req.Host = value
 		} else {
-			req.Header.Set(name, value)
+			req.Header.Add(name, value)
 		}
 	}
 	res, err := s.c.Do(req)

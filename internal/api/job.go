@@ -25,7 +25,7 @@ type Job struct {
 }
 
 type createInput struct {
-	IdempotencyKey string `header:"Idempotency-Key" doc:"At most 200 printable ASCII characters. The same key and body within a day are the same job."`
+	IdempotencyKey string `header:"Idempotency-Key" doc:"1 to 200 printable ASCII characters. The same key and body within a day are the same job."`
 	RawBody        []byte `contentType:"application/json"`
 }
 
@@ -77,9 +77,6 @@ type request struct {
 }
 
 func (a *API) parse(in *createInput) (request, error) {
-	if !isIdempotencyKey(in.IdempotencyKey) {
-		return request{}, problem(http.StatusBadRequest, "invalid_idempotency_key", "an Idempotency-Key is at most 200 printable ASCII characters")
-	}
 	members, err := parseObject(in.RawBody, "subject", "payload", "key", "headers", "run_at")
 	if err != nil {
 		return request{}, err
@@ -142,6 +139,12 @@ func (r *request) checkText() error {
 
 func refused(pointer, detail string) *Problem {
 	return problem(http.StatusUnprocessableEntity, "job_refused", detail).at(pointer, detail)
+}
+
+// oneIdempotencyKey says whether the header is none or one key. An empty one is the
+// slip of a client that meant to have one, and of two nobody knows which counts.
+func oneIdempotencyKey(values []string) bool {
+	return len(values) == 0 || len(values) == 1 && values[0] != "" && isIdempotencyKey(values[0])
 }
 
 func isIdempotencyKey(s string) bool {

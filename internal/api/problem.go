@@ -74,6 +74,10 @@ func asProblem(_ huma.Context, _ string, v any) (any, error) {
 	}
 	p := problem(e.Status, "invalid_request", "")
 	switch e.Status {
+	case http.StatusBadRequest:
+		if e.Detail == "request body is required" { // its only words that repeat nothing
+			p.Detail = "a body is required: send a JSON object, see /docs"
+		}
 	case http.StatusRequestEntityTooLarge:
 		p.Code, p.Detail = "body_too_large", bodyTooLarge
 	case http.StatusRequestTimeout:
