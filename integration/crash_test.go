@@ -15,7 +15,7 @@ import (
 
 // leadingSQL counts relays that have come to polling.
 const leadingSQL = `SELECT count(*) FROM pg_stat_activity
-	WHERE datname = current_database() AND application_name = 'jetbox relay reader' AND query ~ 'pg_current_snapshot|advisory'`
+	WHERE datname = current_database() AND application_name = 'jetbox relay reader' AND query ~ 'xid = ANY|advisory'`
 
 // terminateSQL ends the sessions that a killed process left behind in the
 // middle of a statement.

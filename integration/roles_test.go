@@ -185,7 +185,9 @@ func (l *lab) request(method, url, body string, want int) string {
 		l.t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Idempotency-Key", body)
+	if body != "" {
+		req.Header.Set("Idempotency-Key", body)
+	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		l.t.Fatal(err)

@@ -55,7 +55,7 @@ func (a *API) guard(crossOrigin *http.CrossOriginProtection, r *http.Request) *P
 	if r.Method == http.MethodPost && r.ContentLength != 0 && (err != nil || media != "application/json") {
 		return problem(http.StatusUnsupportedMediaType, "content_type", "send Content-Type: application/json")
 	}
-	if !oneIdempotencyKey(r.Header.Values("Idempotency-Key")) {
+	if r.Method == http.MethodPost && !oneIdempotencyKey(r.Header.Values("Idempotency-Key")) {
 		return problem(http.StatusBadRequest, "invalid_idempotency_key", "an Idempotency-Key is 1 to 200 printable ASCII characters, and comes once: leave the header out if there is none")
 	}
 	if r.ContentLength > maxBody {
