@@ -59,7 +59,7 @@ func examine(ctx context.Context, conn *pgx.Conn, cfg doctor.Config) ([]doctor.F
 	var found []doctor.Finding
 	schema := migrations.Check(ctx, conn)
 	if schema != nil {
-		found = append(found, doctor.Finding{Level: doctor.Error, Check: "schema", Found: schema.Error(), Fix: "jetbox migrate up, as the owner of the database"})
+		found = append(found, doctor.Schema(conn, schema))
 	}
 	more, err := doctor.Postgres(ctx, conn, cfg, schema == nil)
 	return append(found, more...), err

@@ -11,16 +11,39 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// check is one look, named for a person who may not take it.
+type check struct {
+	what string
+	look func(context.Context, *pgx.Conn, Config) ([]Finding, error)
+}
+
+func serverChecks() []check {
+	return []check{
+		{"the server", server}, {"its encoding", encoding}, {"the connection", encryption}, {"the login", login},
+		{"the settings", session}, {"the clock", clock}, {"open transactions", transactions},
+	}
+}
+
+func schemaChecks() []check {
+	return []check{
+		{"the outbox's sequence", sequence}, {"the outbox's trigger", checkTrigger}, {"the outbox's indexes", indexes},
+		{"the inbox's partitions", partitions}, {"the relay's lease", pause}, {"privileges", privileges},
+	}
+}
+
 // Postgres looks at the server and the session that conn is. Schema tells
 // whether jetbox's tables can be looked at, too.
 func Postgres(ctx context.Context, conn *pgx.Conn, cfg Config, schema bool) ([]Finding, error) {
-	checks := []func(context.Context, *pgx.Conn, Config) ([]Finding, error){server, encryption, login, session, clock, transactions}
+	checks := serverChecks()
 	if schema {
-		checks = append(checks, sequence, checkTrigger, indexes, partitions, pause, privileges)
+		checks = append(checks, schemaChecks()...)
 	}
 	var all []Finding
-	for _, check := range checks {
-		found, err := check(ctx, conn, cfg)
+	for _, c := range checks {
+		found, err := c.look(ctx, conn, cfg)
+		if forbidden(err) { // what this role may not see says nothing about the rest
+			found, err = []Finding{unseen(conn, c.what)}, nil
+		}
 		if err != nil {
 			return all, fmt.Errorf("doctor: %w", err)
 		}
@@ -61,6 +84,22 @@ func server(ctx context.Context, conn *pgx.Conn, _ Config) (found []Finding, err
 		})
 	}
 	return found, nil
+}
+
+const encodingSQL = `SELECT current_setting('server_encoding')`
+
+func encoding(ctx context.Context, conn *pgx.Conn, _ Config) ([]Finding, error) {
+	var name string
+	if err := conn.QueryRow(ctx, encodingSQL).Scan(&name); err != nil {
+		return nil, fmt.Errorf("encoding: %w", err)
+	}
+	if name == "UTF8" {
+		return nil, nil
+	}
+	return []Finding{{
+		Error, "encoding", "server_encoding is " + name + ": what it has no character for cannot be stored, so such messages are refused or fail",
+		"pg_dump this database into one made with CREATE DATABASE ... TEMPLATE template0 ENCODING 'UTF8'",
+	}}, nil
 }
 
 // encryption judges the connection itself: sslmode=prefer says yes to either.
@@ -184,7 +223,20 @@ SELECT 'prepared transaction of ' || owner, extract(epoch FROM now() - prepared)
 FROM pg_prepared_xacts
 WHERE prepared < now() - $1::interval AND database = current_database()`
 
+// hiddenSQL asks whether pg_stat_activity hides what other roles do.
+const hiddenSQL = `SELECT NOT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')`
+
 func transactions(ctx context.Context, conn *pgx.Conn, cfg Config) (found []Finding, err error) {
+	var hidden bool
+	if err := conn.QueryRow(ctx, hiddenSQL).Scan(&hidden); err != nil {
+		return nil, fmt.Errorf("transactions: %w", err)
+	}
+	if hidden {
+		found = append(found, Finding{
+			Warning, "hidden_transactions", "role " + conn.Config().User + " does not see other roles' transactions: an old one that holds messages back is not found",
+			"GRANT pg_read_all_stats TO " + pgx.Identifier{conn.Config().User}.Sanitize(),
+		})
+	}
 	rows, err := conn.Query(ctx, transactionsSQL, cmp.Or(cfg.OldTransaction, time.Minute))
 	if err != nil {
 		return nil, fmt.Errorf("transactions: %w", err)
