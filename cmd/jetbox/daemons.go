@@ -88,9 +88,19 @@ func (s *settings) publishes(stream string) bool {
 
 // checkWorker notes what NewWorker would refuse, and handlers without a message.
 func (s *settings) checkWorker() {
+	s.checkHandlers()
+	s.checkBuiltin()
+}
+
+// checkHandlers notes what NewWorker would refuse.
+func (s *settings) checkHandlers() {
 	s.makeHandlers()
 	_, err := inbox.NewWorker(new(pgxpool.Pool), s.dial("worker"), s.worker, s.handlers...) // New does no I/O
 	s.note(err)
+}
+
+// checkBuiltin notes that the built-in handlers have no message to take.
+func (s *settings) checkBuiltin() {
 	if !s.builtin() {
 		return
 	}

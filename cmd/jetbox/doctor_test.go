@@ -54,3 +54,24 @@ func TestDoctor_ExaminesADatabaseWithoutTheSchema(t *testing.T) {
 		t.Errorf("doctor = %d %v, want %d and the server", code, found, exitUsage)
 	}
 }
+
+const mistunedYAML = `
+relay: {lease: 5ms}
+worker:
+  batch: -4
+  handlers:
+    - {subject: PREFIX.a, exec: [nope-cmd]}
+`
+
+// What a daemon would refuse is found before it is started.
+func TestDoctor_ExaminesTheDaemonsSettings(t *testing.T) {
+	t.Parallel()
+	i := install(t, mistunedYAML)
+	v := i.with(vars{"JETBOX_DEFAULT_SUBJECT": "a b", "DATABASE_URL": i.vars["DATABASE_URL"] + "&pool_max_conns=2"})
+	code, stdout, stderr := invoke(t, v, "doctor", "--json")
+	for _, want := range []string{"lease 5ms", "BatchSize -4", `exec: \"nope-cmd\"`, "pool_max_conns is 2", "JETBOX_DEFAULT_SUBJECT"} {
+		if code != exitUsage || !strings.Contains(stdout, want) {
+			t.Errorf("doctor = %d %s %s, want %d and %s", code, stdout, stderr, exitUsage, want)
+		}
+	}
+}
