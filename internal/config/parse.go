@@ -36,6 +36,7 @@ func parse(file string, text []byte) (File, error) {
 		for _, h := range f.Worker.Handlers {
 			d.errs = append(d.errs, h.validate()...)
 		}
+		d.errs = append(d.errs, f.strangers(file)...)
 	}
 	return f, errors.Join(d.errs...)
 }
