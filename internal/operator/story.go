@@ -41,12 +41,36 @@ func ReadStory(ctx context.Context, db *pgx.Conn, id uuid.UUID) ([]Moment, error
 	if err != nil {
 		return nil, err
 	}
-	story := slices.Concat(published(rows), processed(runs, actions), acted(actions))
+	waits, err := scheduled(ctx, db, id)
+	if err != nil {
+		return nil, err
+	}
+	story := slices.Concat(waits, published(rows), processed(runs, actions), acted(actions))
 	for _, l := range letters {
 		story = append(story, died(past{l.Reason, l.Errors, l.DiedAt}, l.Consumer)...)
 	}
 	slices.SortStableFunc(story, func(a, b Moment) int { return a.At.Compare(b.At) })
 	return causal(story), nil
+}
+
+const scheduledSQL = `SELECT run_at, subject FROM jetbox.scheduled WHERE message_id = $1`
+
+// scheduled is when the message will be enqueued, while that lies ahead.
+func scheduled(ctx context.Context, db *pgx.Conn, id uuid.UUID) ([]Moment, error) {
+	rows, err := db.Query(ctx, scheduledSQL, id)
+	if err != nil {
+		return nil, fmt.Errorf("operator: scheduled: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (m Moment, err error) {
+		m.What = "scheduled"
+		err = row.Scan(&m.At, &m.Text)
+		m.Text = "for this time on " + m.Text
+		return m, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("operator: scheduled: %w", err)
+	}
+	return list, nil
 }
 
 // causal puts what a worker did behind the publishing that it needs: on a busy
