@@ -22,7 +22,7 @@ type doctorCommand struct {
 func (c doctorCommand) Run(ctx context.Context, w world) error {
 	s := c.settings(w)
 	s.checkRelay()
-	s.checkHandlers() // without any, the worker may be an application of its own
+	s.checkHandlers()                                                   // without any, the worker may be an application of its own
 	if db, err := c.databaseFlags.config(s.env, "doctor"); err == nil { // else the finding about Postgres says so
 		s.checkPool(db)
 	}
