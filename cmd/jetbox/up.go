@@ -83,6 +83,9 @@ func (s *settings) runAll(ctx context.Context, w world, f apiFlags, place surrou
 	defer d.pool.Close()
 	place.greet(w, ln.Addr().String(), s.builtin())
 	parts := []daemon.Part{{Name: "relay", Ready: relay.Ready}, {Name: "worker", Ready: worker.Ready}, {Name: "api", Ready: d.api.Ready}}
+	if place.postgres != nil {
+		return s.serve(ctx, ln, parts, relay, patient{worker, s.log}, d)
+	}
 	return s.serve(ctx, ln, parts, relay, worker, d)
 }
 

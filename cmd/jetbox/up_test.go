@@ -5,8 +5,11 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/jetboxhq/jetbox/integration/testenv"
 )
@@ -63,4 +66,34 @@ func TestUp_EndsWellWhenItsStartIsStopped(t *testing.T) {
 	p := launch(t, vars{"JETBOX_DATA_DIR": dir}, "up")
 	url := p.address(t)
 	testenv.Eventually(t, "readiness", func() bool { code, _ := get(t, url+"/readyz"); return code == http.StatusOK })
+}
+
+// The private Postgres is there only while up runs.
+func TestUp_WaitsForAFunctionThatIsCreatedAfterItsStart(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("starts a Postgres of its own")
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "jetbox.yaml")
+	if err := os.WriteFile(file, []byte("worker:\n  handlers:\n    - {subject: jobs.shout, sql: public.shout}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := launch(t, vars{"JETBOX_DATA_DIR": filepath.Join(dir, "data")}, "up", "--config", file)
+	testenv.Eventually(t, "the warning", func() bool {
+		return strings.Contains(p.stderr.String(), "worker waits for") && strings.Contains(p.stderr.String(), "public.shout(jetbox.message) does not exist")
+	})
+	dsn, err := readNote(filepath.Join(dir, "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := pgxpool.New(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	execute(t, db, `CREATE FUNCTION public.shout(m jetbox.message) RETURNS json LANGUAGE sql AS 'SELECT m.payload'`)
+	if got := succeed(t, vars{}, "send", "--data-dir", filepath.Join(dir, "data"), "--wait", "20s", "jobs.shout", "1"); !strings.Contains(got, "done") {
+		t.Errorf("send = %s, want it done", got)
+	}
 }

@@ -19,15 +19,24 @@ type check struct {
 
 func serverChecks() []check {
 	return []check{
-		{"the server", server}, {"its encoding", encoding}, {"the connection", encryption}, {"the login", login},
-		{"the settings", session}, {"the clock", clock}, {"open transactions", transactions},
+		{"the server", server},
+		{"its encoding", encoding},
+		{"the connection", encryption},
+		{"the login", login},
+		{"the settings", session},
+		{"the clock", clock},
+		{"open transactions", transactions},
 	}
 }
 
 func schemaChecks() []check {
 	return []check{
-		{"the outbox's sequence", sequence}, {"the outbox's trigger", checkTrigger}, {"the outbox's indexes", indexes},
-		{"the inbox's partitions", partitions}, {"the relay's lease", pause}, {"privileges", privileges},
+		{"the outbox's sequence", sequence},
+		{"the outbox's trigger", checkTrigger},
+		{"the outbox's indexes", indexes},
+		{"the inbox's partitions", partitions},
+		{"the relay's lease", pause},
+		{"privileges", privileges},
 	}
 }
 
