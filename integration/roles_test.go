@@ -86,6 +86,16 @@ func TestRoles_RelayAndWorkerDoTheirWholeJob(t *testing.T) {
 	}
 }
 
+// A provider may keep to itself which cluster it is.
+func TestRoles_RelayLeadsWhereItMayNotAskForTheCluster(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.exec(`REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC`)
+	l.as("jetbox_relay").start("relay", "relay", testenv.NATSURL(t))
+	l.insert(0, 10)
+	l.eventually(10, `SELECT coalesce(sum(n), 0)::int FROM jetbox.relay_batch`)
+}
+
 func TestRoles_OperatorDoesWhatPeopleDo(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
